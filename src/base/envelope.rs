@@ -1,0 +1,100 @@
+//! One event as a source handed it over: what routing needs, and the payload untouched.
+//!
+//! An envelope is made only from input that its source verified. Nothing after the source reads the payload to find
+//! out *which* event this is; everything after it may read the payload to find out what it *says*.
+
+use std::{fmt, str::FromStr};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, Micros, Offset};
+
+/// Where an event came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Source {
+    Stripe,
+    Klaviyo,
+    Storefront,
+    /// Past orders, imported from a file.
+    Orders,
+    /// Our own records: what was queued, claimed and sent.
+    Tillstream,
+}
+
+impl Source {
+    pub const ALL: [Source; 5] =
+        [Source::Stripe, Source::Klaviyo, Source::Storefront, Source::Orders, Source::Tillstream];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Stripe => "stripe",
+            Source::Klaviyo => "klaviyo",
+            Source::Storefront => "storefront",
+            Source::Orders => "orders",
+            Source::Tillstream => "tillstream",
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("unknown source {0:?}: it is one of stripe, klaviyo, storefront, orders")]
+pub struct UnknownSource(String);
+
+impl FromStr for Source {
+    type Err = UnknownSource;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Source::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| UnknownSource(text.to_owned()))
+    }
+}
+
+/// One verified event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    pub source: Source,
+    /// The source's own id of the event. With `source` and `digest` it is the event's identity: real sources never
+    /// give one id to two events, but exports with scrubbed ids do, and those events must not be lost.
+    pub event_id: String,
+    /// The source's name for what happened, as `payment_intent.succeeded`.
+    pub event_type: String,
+    pub api_version: Option<String>,
+    /// The account at the source, where it says (Stripe Connect).
+    pub account: Option<String>,
+    pub livemode: bool,
+    /// When it happened, by the source's clock. Stripe's has whole seconds.
+    pub occurred_at: Micros,
+    pub received_at: Micros,
+    pub object_type: Option<String>,
+    pub object_id: Option<String>,
+    /// The source's own name for the person, in clear text only where it is an opaque id (`cus_…`).
+    pub person_hint: Option<String>,
+    /// Of what the event says (Stripe: `type` and `data`), insensitive to white space and key order.
+    pub digest: Digest,
+    /// The event as received: one JSON document.
+    pub payload: Bytes,
+}
+
+impl Envelope {
+    /// The key under which duplicates of this event are found.
+    pub fn identity(&self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(self.event_id.len() + 9);
+        key.push(self.source as u8);
+        key.extend_from_slice(self.event_id.as_bytes());
+        key.extend_from_slice(&self.digest.0.to_be_bytes());
+        key
+    }
+}
+
+/// An envelope and its place in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logged {
+    pub offset: Offset,
+    pub envelope: Envelope,
+}

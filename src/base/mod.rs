@@ -1,0 +1,21 @@
+//! What every other module may use: events, money, phones, ids, times.
+//!
+//! Imports no other module of ours and does no I/O. Values are parsed once, at the edge; a value that exists is valid.
+
+pub mod decline;
+pub mod digest;
+pub mod envelope;
+pub mod ids;
+pub mod money;
+pub mod phone;
+pub mod pseudonym;
+pub mod suggest;
+pub mod time;
+
+pub use digest::Digest;
+pub use envelope::{Envelope, Logged, Source};
+pub use ids::{Offset, PersonId};
+pub use money::{Currency, Money};
+pub use phone::E164;
+pub use pseudonym::Pseudonymizer;
+pub use time::Micros;
