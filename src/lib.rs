@@ -22,3 +22,4 @@
 //! 11. `cli`        one file a command
 
 pub mod base;
+pub mod telemetry;

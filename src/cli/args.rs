@@ -1,0 +1,221 @@
+//! The command line as data. What a command does stands in its own file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Streams a shop's payment and marketing events into tables, analyses them in SQL, and messages the right person once.
+#[derive(Debug, Parser)]
+#[command(name = "tillstream", version, max_term_width = 110)]
+pub struct Cli {
+    /// The data directory. One process owns it; beside a running `serve`, commands are its clients.
+    #[arg(long, global = true, env = "TILLSTREAM_DATA", default_value = "tillstream-data", value_name = "DIR")]
+    pub data: PathBuf,
+    /// The settings file. Without it, tillstream.toml of the current directory where there is one.
+    /// Stands before the command.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// No progress on stderr, and of the log only errors.
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// One JSON object on stdout at the end, instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The whole job in a fresh directory: a sample shop's events (or real orders) in, tables, funnel, segments, messages.
+    Demo(Demo),
+    /// Write a sample shop's events as its sources would send them, with the totals that any right pipeline finds.
+    Generate(Generate),
+    /// Take events or past orders from files. What was taken before is recognised and not taken again.
+    Ingest(Ingest),
+    /// Receive webhooks, keep tables, pipelines and segments up to date, and answer queries.
+    Serve(Serve),
+    /// Ask a question in SQL, or several at a prompt.
+    Sql(Sql),
+    /// Build the pipelines' models now, run their checks, and see who enters which segment.
+    Run(Run),
+    /// Check pipelines, SQL, templates and settings without running them.
+    Check,
+    /// Who is in which segment.
+    Segments(Segments),
+    /// What is sent to whom, and why.
+    Triggers(Triggers),
+    /// Make the core tables again from raw.events.
+    Rebuild(Rebuild),
+    /// What is wrong, and what to do about it.
+    Doctor(Doctor),
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// How many customers the sample shop has.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub customers: u32,
+    /// How many days of its life are made.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub days: u32,
+    /// The same seed makes the same shop.
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+    /// Past orders (CSV or Parquet) instead of a sample shop.
+    #[arg(long, value_name = "FILE")]
+    pub orders: Option<PathBuf>,
+    /// Serve the result when it is ready.
+    #[arg(long)]
+    pub serve: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// Where to write. With several sources, a file each: shop.ndjson becomes shop.stripe.ndjson and so on. Names ending
+    /// in .gz or .zst are compressed.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub customers: u32,
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub days: u32,
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+    #[arg(long, value_delimiter = ',', default_value = "stripe,klaviyo,storefront", value_name = "SOURCE,...")]
+    pub sources: Vec<SourceName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SourceName {
+    Stripe,
+    Klaviyo,
+    Storefront,
+    Orders,
+}
+
+#[derive(Debug, Args)]
+pub struct Ingest {
+    /// What wrote the files: events one a line (plain, .gz, .zst), or orders as CSV or Parquet.
+    pub source: SourceName,
+    /// The files; - is stdin.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub columns: Columns,
+}
+
+/// Names of the columns in a file of orders. What is not named is recognised where the layout is a known one.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Columns of orders")]
+pub struct Columns {
+    #[arg(long, value_name = "COLUMN")]
+    pub order_column: Option<String>,
+    #[arg(long, value_name = "COLUMN")]
+    pub customer_column: Option<String>,
+    #[arg(long, value_name = "COLUMN")]
+    pub time_column: Option<String>,
+    #[arg(long, value_name = "COLUMN")]
+    pub quantity_column: Option<String>,
+    #[arg(long, value_name = "COLUMN")]
+    pub price_column: Option<String>,
+    #[arg(long, value_name = "COLUMN")]
+    pub amount_column: Option<String>,
+    #[arg(long, value_name = "COLUMN")]
+    pub currency_column: Option<String>,
+    #[arg(long, value_name = "COLUMN")]
+    pub country_column: Option<String>,
+    #[arg(long, value_name = "COLUMN")]
+    pub sku_column: Option<String>,
+    /// The currency of all orders, where the file has no column of it.
+    #[arg(long, value_name = "CODE")]
+    pub currency: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address and port; the settings' [server] listen otherwise.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Sql {
+    /// The query. Without one, and without -f, a prompt.
+    pub query: Option<String>,
+    /// Read the query from a file; - is stdin.
+    #[arg(short, long, conflicts_with = "query", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = FormatName::Table)]
+    pub format: FormatName,
+    /// Write the answer to a file.
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FormatName {
+    Table,
+    Csv,
+    Json,
+    Ndjson,
+    Arrow,
+    Parquet,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Pipelines by name; all without one.
+    pub pipelines: Vec<String>,
+    /// The business time: what happened after it is not seen. A date is its midnight in the merchant's zone.
+    #[arg(long, value_name = "TIME")]
+    pub as_of: Option<String>,
+    /// Build incremental models from the beginning.
+    #[arg(long)]
+    pub full: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Segments {
+    #[command(subcommand)]
+    pub action: SegmentAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SegmentAction {
+    /// The segments and how many people are in each.
+    List,
+    /// The members of one.
+    Show { name: String },
+    /// The members of one, as CSV on stdout.
+    Export { name: String },
+}
+
+#[derive(Debug, Args)]
+pub struct Triggers {
+    #[command(subcommand)]
+    pub action: TriggerAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TriggerAction {
+    /// The triggers and what became of their messages.
+    List,
+    /// Who would get what now, who would not, and why.
+    Preview { name: String },
+    /// Queue and send now.
+    Run { name: String },
+}
+
+#[derive(Debug, Args)]
+pub struct Rebuild {
+    /// Tables as core.charges; all without one.
+    pub tables: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print every option with its value, its source and its meaning.
+    #[arg(long = "config", id = "show_config")]
+    pub show_config: bool,
+}

@@ -1,0 +1,90 @@
+//! What the process says of itself: log lines on stderr, and counters that `/metrics` shows.
+//!
+//! Each thing that is counted has a function here, so that its name and labels are written once. Nothing here holds a
+//! secret, an address or a phone number.
+
+use std::io::IsTerminal;
+
+use metrics::{counter, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::base::Source;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("metrics could not be set up: {0}")]
+    Metrics(String),
+    #[error("TILLSTREAM_LOG is no log filter: {0}; write a level (warn) or targets (tillstream=debug,warn)")]
+    Filter(String),
+}
+
+/// The counters' way out.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Prometheus text.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+}
+
+/// Starts logging to stderr, at `TILLSTREAM_LOG` or `level`, and counting. Once a process.
+pub fn start(level: &str) -> Result<Metrics, TelemetryError> {
+    let filter = match std::env::var("TILLSTREAM_LOG") {
+        Ok(text) => EnvFilter::try_new(text).map_err(|e| TelemetryError::Filter(e.to_string()))?,
+        Err(_) => EnvFilter::new(format!("{level},delta_kernel=error,deltalake_core=error,tillstream={level}")),
+    };
+    fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init()
+        .map_err(|e| TelemetryError::Metrics(e.to_string()))?;
+    // Webhook and sync times lie between 0.1 ms and a few seconds.
+    const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+        .map_err(|e| TelemetryError::Metrics(e.to_string()))?
+        .build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|e| TelemetryError::Metrics(e.to_string()))?;
+    Ok(Metrics(handle))
+}
+
+/// A webhook was refused before anything of it was kept.
+pub fn webhook_refused(source: Source, reason: &'static str) {
+    counter!("tillstream_webhooks_refused_total", "source" => source.as_str(), "reason" => reason).increment(1);
+}
+
+/// A webhook is durable and was answered.
+pub fn webhook_accepted(source: Source, seconds: f64) {
+    counter!("tillstream_webhooks_accepted_total", "source" => source.as_str()).increment(1);
+    histogram!("tillstream_webhook_seconds", "source" => source.as_str()).record(seconds);
+}
+
+/// Events reached the log, or were there already.
+pub fn events_ingested(source: Source, accepted: u64, duplicates: u64) {
+    counter!("tillstream_events_accepted_total", "source" => source.as_str()).increment(accepted);
+    counter!("tillstream_events_duplicate_total", "source" => source.as_str()).increment(duplicates);
+}
+
+/// The loader committed a batch.
+pub fn loaded(events: u64, quarantined: u64, seconds: f64, behind: u64) {
+    counter!("tillstream_events_loaded_total").increment(events);
+    counter!("tillstream_events_quarantined_total").increment(quarantined);
+    histogram!("tillstream_load_seconds").record(seconds);
+    gauge!("tillstream_load_lag_events").set(behind as f64);
+}
+
+/// An event of a type that no table is made from: kept raw.
+pub fn unhandled_type(events: u64) {
+    counter!("tillstream_events_unhandled_type_total").increment(events);
+}
+
+/// A message changed its state.
+pub fn message(channel: &str, state: &'static str) {
+    counter!("tillstream_messages_total", "channel" => channel.to_owned(), "state" => state).increment(1);
+}
