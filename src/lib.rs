@@ -21,5 +21,20 @@
 //! 10. `server`     HTTP and the local socket
 //! 11. `cli`        one file a command
 
+pub mod activate;
 pub mod base;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod facts;
+pub mod lake;
+pub mod load;
+pub mod log;
+pub mod net;
+pub mod ops;
+pub mod pipeline;
+pub mod server;
+pub mod sources;
+pub mod store;
+pub mod synth;
 pub mod telemetry;

@@ -78,17 +78,32 @@ pub struct Envelope {
     /// Of what the event says (Stripe: `type` and `data`), insensitive to white space and key order.
     pub digest: Digest,
     /// The event as received: one JSON document.
+    #[serde(with = "verbatim")]
     pub payload: Bytes,
 }
 
 impl Envelope {
-    /// The key under which duplicates of this event are found.
+    /// The key under which duplicates of this event are found. It is on disk: sources keep their numbers, new ones come last.
     pub fn identity(&self) -> Vec<u8> {
         let mut key = Vec::with_capacity(self.event_id.len() + 9);
         key.push(self.source as u8);
         key.extend_from_slice(self.event_id.as_bytes());
         key.extend_from_slice(&self.digest.0.to_be_bytes());
         key
+    }
+}
+
+/// A payload's bytes, as they are.
+mod verbatim {
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        Vec::<u8>::deserialize(deserializer).map(Bytes::from)
     }
 }
 

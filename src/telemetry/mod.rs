@@ -34,7 +34,8 @@ impl Metrics {
 pub fn start(level: &str) -> Result<Metrics, TelemetryError> {
     let filter = match std::env::var("TILLSTREAM_LOG") {
         Ok(text) => EnvFilter::try_new(text).map_err(|e| TelemetryError::Filter(e.to_string()))?,
-        Err(_) => EnvFilter::new(format!("{level},delta_kernel=error,deltalake_core=error,tillstream={level}")),
+        // Libraries tell of their inner life at info.
+        Err(_) => EnvFilter::new(format!("error,tillstream={level}")),
     };
     fmt()
         .with_env_filter(filter)

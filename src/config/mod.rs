@@ -1,0 +1,251 @@
+//! Settings: `tillstream.toml`, then the environment, checked and typed once.
+//!
+//! A `Settings` that exists is valid as a whole: no other module parses or doubts an option. Every option stands once,
+//! in [`options::OPTIONS`], with its meaning; what is not in that table does not exist, and naming it is an error that
+//! says where. Secrets are [`Secret`]s: they are never shown, neither by an error nor by `describe`.
+
+mod base_url;
+mod given;
+mod options;
+mod read;
+mod secret;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use chrono_tz::Tz;
+
+pub use base_url::BaseUrl;
+pub use options::Described;
+use read::Origins;
+pub use secret::Secret;
+
+/// Read where no `--config` names another file; it may be absent.
+pub const DEFAULT_FILE: &str = "tillstream.toml";
+
+/// Environment variables with this prefix are options: `TILLSTREAM__SECTION__KEY`.
+pub const ENVIRONMENT_PREFIX: &str = "TILLSTREAM__";
+
+/// All options. See [`options::OPTIONS`] for what each means.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    pub merchant: Merchant,
+    pub privacy: Privacy,
+    pub server: Server,
+    pub stripe: Stripe,
+    pub klaviyo: Klaviyo,
+    pub twilio: Twilio,
+    pub log: Log,
+    pub engine: Engine,
+    pub pipelines: Pipelines,
+    pub activate: Activate,
+    pub people: People,
+    origins: Origins,
+}
+
+impl Settings {
+    /// From `file`, else from `tillstream.toml` where there is one, then from the environment.
+    pub fn load(file: Option<&Path>) -> Result<Settings, ConfigError> {
+        Settings::load_with(file, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))))
+    }
+
+    /// Like [`Settings::load`], with these variables as the environment.
+    pub fn load_with<V: Into<std::ffi::OsString>>(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, V)>,
+    ) -> Result<Settings, ConfigError> {
+        let mut settings = Settings::default();
+        match file {
+            Some(path) => read::file(&mut settings, path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read::file(&mut settings, Path::new(DEFAULT_FILE))?,
+            None => {}
+        }
+        read::environment(&mut settings, environment)?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Every option with its value, where that came from, and what it means. Secrets are `set` or `not set`.
+    pub fn describe(&self) -> Vec<Described> {
+        options::describe(self)
+    }
+
+    /// What no option alone can show: a channel without the credentials it needs.
+    fn check(&self) -> Result<(), ConfigError> {
+        let twilio = &self.twilio;
+        let lacking = |option: &'static str, wanted: &str| ConfigError::Bad {
+            at: self.origins.place(option),
+            option: option.to_owned(),
+            why: format!("it needs {wanted}"),
+        };
+        if self.activate.sms == SmsChannel::Twilio {
+            if twilio.account_sid.is_none() || twilio.auth_token.is_none() {
+                return Err(lacking("activate.sms", "[twilio] account_sid and auth_token"));
+            }
+            if twilio.messaging_service_sid.is_none() && twilio.from.is_none() {
+                return Err(lacking("activate.sms", "[twilio] messaging_service_sid, or from"));
+            }
+        }
+        if self.activate.email == EmailChannel::Klaviyo && self.klaviyo.api_key.is_none() {
+            return Err(lacking("activate.email", "[klaviyo] api_key"));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Merchant {
+    pub id: String,
+    pub timezone: Tz,
+}
+
+impl Default for Merchant {
+    fn default() -> Self {
+        Merchant { id: "default".to_owned(), timezone: Tz::UTC }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Privacy {
+    /// `None`: `privacy.key` in the data directory.
+    pub key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub listen: SocketAddr,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8700)) }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Stripe {
+    /// One an endpoint, and two while one is rolled.
+    pub webhook_secrets: Vec<Secret>,
+    /// Seconds between a signature's time and ours, either way; never 0, which SDKs read as "do not check".
+    pub tolerance_seconds: u32,
+}
+
+impl Default for Stripe {
+    fn default() -> Self {
+        // Stripe's own libraries take 300 s.
+        Stripe { webhook_secrets: Vec::new(), tolerance_seconds: 300 }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Klaviyo {
+    pub api_key: Option<Secret>,
+    pub api_base: BaseUrl,
+}
+
+impl Default for Klaviyo {
+    fn default() -> Self {
+        Klaviyo { api_key: None, api_base: BaseUrl::KLAVIYO }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Twilio {
+    pub account_sid: Option<String>,
+    pub auth_token: Option<Secret>,
+    pub messaging_service_sid: Option<String>,
+    /// A number in E.164, a short code or an alphanumeric sender.
+    pub from: Option<String>,
+    pub api_base: BaseUrl,
+}
+
+impl Default for Twilio {
+    fn default() -> Self {
+        let api_base = BaseUrl::TWILIO;
+        Twilio { account_sid: None, auth_token: None, messaging_service_sid: None, from: None, api_base }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub segment_mib: u32,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { segment_mib: 64 }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub memory_mib: u32,
+    pub threads: usize,
+    pub time_limit: Duration,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        Engine { memory_mib: 1024, threads, time_limit: Duration::from_secs(300) }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Pipelines {
+    /// `None`: those that Tillstream ships.
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Activate {
+    pub send: bool,
+    pub sms: SmsChannel,
+    pub email: EmailChannel,
+}
+
+/// Where text messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SmsChannel {
+    /// Recorded, not sent.
+    #[default]
+    Outbox,
+    Twilio,
+}
+
+/// Where e-mails go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EmailChannel {
+    /// Recorded, not sent.
+    #[default]
+    Outbox,
+    Klaviyo,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct People {
+    /// Two letters, in upper case: how a phone number without a country code is read.
+    pub default_region: Option<String>,
+}
+
+/// Why there are no settings. None of these shows a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{at}: {message}")]
+    Syntax { at: String, message: String },
+    #[error("{at}: unknown section [{section}]{hint}")]
+    UnknownSection { at: String, section: String, hint: String },
+    #[error("{at}: unknown option {option}{hint}")]
+    UnknownOption { at: String, option: String, hint: String },
+    #[error("{at}: {option}: {why}")]
+    Bad { at: String, option: String, why: String },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! The table of all options: the one place where each is named and explained.
+
+use std::{path::Path, time::Duration};
+
+use chrono_tz::{TZ_VARIANTS, Tz};
+
+use super::{EmailChannel, Secret, Settings, SmsChannel, given::Given, read::Origin};
+use crate::base::{E164, phone::BadPhone, suggest::did_you_mean};
+
+/// One option.
+pub(super) struct Opt {
+    /// `section.key`
+    pub name: &'static str,
+    pub meaning: &'static str,
+    pub set: fn(&mut Settings, &Given<'_>) -> Result<(), String>,
+    pub show: fn(&Settings) -> Shown,
+}
+
+impl Opt {
+    pub fn section(&self) -> &'static str {
+        self.name.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    pub fn key(&self) -> &'static str {
+        self.name.split_once('.').map_or("", |(_, key)| key)
+    }
+}
+
+/// What may be seen of a value.
+pub(super) enum Shown {
+    Open(Option<String>),
+    /// How many are set.
+    Secret(usize),
+}
+
+/// An option for a reader: `doctor --config` prints these.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Described {
+    /// `section.key`
+    pub name: &'static str,
+    /// `set` or `not set` for a secret.
+    pub value: String,
+    /// `default`, `file tillstream.toml:3` or `environment TILLSTREAM__…`
+    pub source: String,
+    pub meaning: &'static str,
+}
+
+pub(super) fn describe(settings: &Settings) -> Vec<Described> {
+    let describe = |option: &Opt| Described {
+        name: option.name,
+        value: match (option.show)(settings) {
+            Shown::Open(value) => value.unwrap_or_else(|| "not set".to_owned()),
+            Shown::Secret(0) => "not set".to_owned(),
+            Shown::Secret(1) => "set".to_owned(),
+            Shown::Secret(n) => format!("{n} set"),
+        },
+        source: match settings.origins.of(option.name) {
+            None => "default".to_owned(),
+            Some(Origin::File(at)) => format!("file {at}"),
+            Some(Origin::Environment(variable)) => format!("environment {variable}"),
+        },
+        meaning: option.meaning,
+    };
+    OPTIONS.iter().map(describe).collect()
+}
+
+/// All options, in the order in which they are shown.
+pub(super) const OPTIONS: &[Opt] = &[
+    Opt {
+        name: "merchant.id",
+        meaning: "Names the merchant in every row; up to 64 letters, digits, - and _",
+        set: |s, v| put(&mut s.merchant.id, merchant_id(v)),
+        show: |s| open(&s.merchant.id),
+    },
+    Opt {
+        name: "merchant.timezone",
+        meaning: "The IANA zone whose days are the days of reports, and in which local times are read",
+        set: |s, v| put(&mut s.merchant.timezone, zone(v)),
+        show: |s| open(s.merchant.timezone),
+    },
+    Opt {
+        name: "privacy.key_file",
+        meaning: "The file of 32 bytes that keys every hash of personal data; without it privacy.key in the data directory",
+        set: |s, v| put(&mut s.privacy.key_file, v.path().map(Some)),
+        show: |s| path(s.privacy.key_file.as_deref()),
+    },
+    Opt {
+        name: "server.listen",
+        meaning: "The address and port on which serve answers",
+        set: |s, v| put(&mut s.server.listen, address(v)),
+        show: |s| open(s.server.listen),
+    },
+    Opt {
+        name: "stripe.webhook_secrets",
+        meaning: "The whsec_… of each webhook endpoint; two while one is rolled",
+        set: |s, v| put(&mut s.stripe.webhook_secrets, v.list().map(|l| l.into_iter().map(Secret::new).collect())),
+        show: |s| Shown::Secret(s.stripe.webhook_secrets.len()),
+    },
+    Opt {
+        name: "stripe.tolerance_seconds",
+        meaning: "How far a webhook signature's time may be from ours, in seconds",
+        set: |s, v| put(&mut s.stripe.tolerance_seconds, v.whole(1..=DAY_SECONDS)),
+        show: |s| open(s.stripe.tolerance_seconds),
+    },
+    Opt {
+        name: "klaviyo.api_key",
+        meaning: "The private key (pk_…) for Klaviyo's API",
+        set: |s, v| put(&mut s.klaviyo.api_key, v.text().map(Secret::new).map(Some)),
+        show: |s| secret(&s.klaviyo.api_key),
+    },
+    Opt {
+        name: "klaviyo.api_base",
+        meaning: "Where Klaviyo's API is",
+        set: |s, v| put(&mut s.klaviyo.api_base, v.api_base()),
+        show: |s| open(&s.klaviyo.api_base),
+    },
+    Opt {
+        name: "twilio.account_sid",
+        meaning: "The account (AC…) that sends",
+        set: |s, v| put(&mut s.twilio.account_sid, v.text().map(Some)),
+        show: |s| Shown::Open(s.twilio.account_sid.clone()),
+    },
+    Opt {
+        name: "twilio.auth_token",
+        meaning: "The token of that account",
+        set: |s, v| put(&mut s.twilio.auth_token, v.text().map(Secret::new).map(Some)),
+        show: |s| secret(&s.twilio.auth_token),
+    },
+    Opt {
+        name: "twilio.messaging_service_sid",
+        meaning: "The messaging service (MG…) that picks the sender",
+        set: |s, v| put(&mut s.twilio.messaging_service_sid, v.text().map(Some)),
+        show: |s| Shown::Open(s.twilio.messaging_service_sid.clone()),
+    },
+    Opt {
+        name: "twilio.from",
+        meaning: "The sender where there is no messaging service: a number (+1…), a short code or a name",
+        set: |s, v| put(&mut s.twilio.from, v.text().map(Some)),
+        show: |s| Shown::Open(s.twilio.from.clone()),
+    },
+    Opt {
+        name: "twilio.api_base",
+        meaning: "Where Twilio's API is",
+        set: |s, v| put(&mut s.twilio.api_base, v.api_base()),
+        show: |s| open(&s.twilio.api_base),
+    },
+    Opt {
+        name: "log.segment_mib",
+        meaning: "The size at which the event log starts its next file, in MiB",
+        set: |s, v| put(&mut s.log.segment_mib, v.whole(1..=4096)),
+        show: |s| open(s.log.segment_mib),
+    },
+    Opt {
+        name: "engine.memory_mib",
+        meaning: "What all queries together may hold in memory before they spill to disk, in MiB",
+        set: |s, v| put(&mut s.engine.memory_mib, v.whole(64..=1_048_576)),
+        show: |s| open(s.engine.memory_mib),
+    },
+    Opt {
+        name: "engine.threads",
+        meaning: "How many threads a query may use; as many as the machine has unless set",
+        set: |s, v| put(&mut s.engine.threads, v.whole(1..=1024).map(|n| n as usize)),
+        show: |s| open(s.engine.threads),
+    },
+    Opt {
+        name: "engine.time_limit_seconds",
+        meaning: "How long a query may run, in seconds",
+        set: |s, v| put(&mut s.engine.time_limit, v.whole(1..=DAY_SECONDS).map(|s| Duration::from_secs(s.into()))),
+        show: |s| open(s.engine.time_limit.as_secs()),
+    },
+    Opt {
+        name: "pipelines.dir",
+        meaning: "The folder of pipelines/ and sql/ to use instead of those that are built in",
+        set: |s, v| put(&mut s.pipelines.dir, v.path().map(Some)),
+        show: |s| path(s.pipelines.dir.as_deref()),
+    },
+    Opt {
+        name: "activate.send",
+        meaning: "Whether messages leave at all; false records what would be sent",
+        set: |s, v| put(&mut s.activate.send, v.yes_or_no()),
+        show: |s| open(s.activate.send),
+    },
+    Opt {
+        name: "activate.sms",
+        meaning: "The channel for text messages: outbox (recorded only) or twilio",
+        set: |s, v| put(&mut s.activate.sms, v.one_of(SMS_CHANNELS)),
+        show: |s| word(SMS_CHANNELS, s.activate.sms),
+    },
+    Opt {
+        name: "activate.email",
+        meaning: "The channel for e-mail: outbox (recorded only) or klaviyo",
+        set: |s, v| put(&mut s.activate.email, v.one_of(EMAIL_CHANNELS)),
+        show: |s| word(EMAIL_CHANNELS, s.activate.email),
+    },
+    Opt {
+        name: "people.default_region",
+        meaning: "The country (two letters, as GB) by which a phone number without a country code is read",
+        set: |s, v| put(&mut s.people.default_region, region(v).map(Some)),
+        show: |s| Shown::Open(s.people.default_region.clone()),
+    },
+];
+
+const DAY_SECONDS: u32 = 86_400;
+
+const SMS_CHANNELS: &[(&str, SmsChannel)] = &[("outbox", SmsChannel::Outbox), ("twilio", SmsChannel::Twilio)];
+
+const EMAIL_CHANNELS: &[(&str, EmailChannel)] = &[("outbox", EmailChannel::Outbox), ("klaviyo", EmailChannel::Klaviyo)];
+
+fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *place = value?;
+    Ok(())
+}
+
+fn open(value: impl ToString) -> Shown {
+    Shown::Open(Some(value.to_string()))
+}
+
+fn path(value: Option<&Path>) -> Shown {
+    Shown::Open(value.map(|p| p.display().to_string()))
+}
+
+fn secret(value: &Option<Secret>) -> Shown {
+    Shown::Secret(usize::from(value.is_some()))
+}
+
+fn word<T: PartialEq>(words: &[(&str, T)], value: T) -> Shown {
+    Shown::Open(words.iter().find(|(_, t)| *t == value).map(|(w, _)| (*w).to_owned()))
+}
+
+fn merchant_id(given: &Given<'_>) -> Result<String, String> {
+    let id = given.text()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if id.len() <= 64 && id.chars().all(plain) {
+        Ok(id)
+    } else {
+        Err(format!("up to 64 letters, digits, - and _ are wanted, not \"{id}\""))
+    }
+}
+
+fn zone(given: &Given<'_>) -> Result<Tz, String> {
+    let name = given.text()?;
+    name.parse().map_err(|_| {
+        let hint = did_you_mean(&name, TZ_VARIANTS.iter().map(|z| z.name()));
+        format!("\"{name}\" is no IANA time zone, as Europe/Paris{hint}")
+    })
+}
+
+fn address(given: &Given<'_>) -> Result<std::net::SocketAddr, String> {
+    let text = given.text()?;
+    text.parse().map_err(|_| format!("an IP address and port is wanted, as 127.0.0.1:8700, not \"{text}\""))
+}
+
+fn region(given: &Given<'_>) -> Result<String, String> {
+    let region = given.text()?.to_uppercase();
+    match E164::parse("0", Some(&region)) {
+        Err(BadPhone::UnknownRegion) => Err(format!("a two-letter country code is wanted, as GB, not \"{region}\"")),
+        _ => Ok(region),
+    }
+}
