@@ -1,0 +1,159 @@
+//! What a row takes from the whole set of events rather than from the last: moments, totals, and the person behind.
+//!
+//! Each is a minimum, a maximum or a sum over distinct things, so that no order of events matters.
+
+use super::{
+    Row,
+    observation::{Fact, Failure, Mark, Part, best_person},
+    rows::{PaymentIntent, Refund},
+};
+use crate::base::{Micros, PersonId};
+
+/// What is known of an object beside its last sight.
+pub(super) struct Known<'a> {
+    /// The last sight's second.
+    pub at: Micros,
+    pub marks: &'a [(Mark, Micros)],
+    pub parts: &'a [Part],
+    pub ambiguous: bool,
+}
+
+impl Known<'_> {
+    pub fn complete(&self, row: &mut Row) {
+        match row {
+            Row::PaymentIntent(row) => self.payment_intent(row),
+            Row::PaymentAttempt(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.order_ambiguous = self.ambiguous;
+            }
+            Row::Charge(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.captured_at = self.mark(Mark::Captured);
+                row.order_ambiguous = self.ambiguous;
+            }
+            Row::Refund(row) => self.refund(row),
+            Row::Customer(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.deleted_at = self.mark(Mark::Deleted);
+                row.order_ambiguous = self.ambiguous;
+            }
+            Row::Checkout(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.completed_at = self.mark(Mark::Completed);
+                row.expired_at = self.mark(Mark::Expired);
+                row.order_ambiguous = self.ambiguous;
+            }
+            Row::ImportedOrder(row) => row.order_ambiguous = self.ambiguous,
+            Row::Message(row) => {
+                row.queued_at = self.mark(Mark::Queued);
+                row.claimed_at = self.mark(Mark::Claimed);
+                row.sent_at = self.mark(Mark::Sent);
+                row.settled_at = self.mark(Mark::Settled);
+            }
+            // The rest is not folded from sights.
+            _ => {}
+        }
+    }
+
+    fn mark(&self, mark: Mark) -> Option<Micros> {
+        self.marks.iter().find(|(m, _)| *m == mark).map(|(_, at)| *at)
+    }
+
+    fn payment_intent(&self, row: &mut PaymentIntent) {
+        let attempts = Attempts::of(self.parts);
+        row.created_at = row.created_at.or(self.mark(Mark::Seen));
+        row.succeeded_at = self.mark(Mark::Succeeded);
+        row.canceled_at = row.canceled_at.or(self.mark(Mark::Canceled));
+        row.attempts = attempts.count;
+        row.first_attempt_at = attempts.first;
+        row.latest_attempt_id = attempts.latest.map(|(_, id)| id.to_owned());
+        if let Some((_, _, failure)) = attempts.failure {
+            row.last_error_code.clone_from(&failure.code);
+            row.last_decline_code.clone_from(&failure.decline_code);
+        }
+        row.person_id = row.person_id.take().or(attempts.person);
+        row.country = row.country.take().or(attempts.country);
+        row.order_ambiguous = self.ambiguous;
+    }
+
+    fn refund(&self, row: &mut Refund) {
+        row.created_at = row.created_at.or(self.mark(Mark::Seen));
+        row.succeeded_at = self.mark(Mark::Succeeded);
+        row.failed_at = self.mark(Mark::Failed);
+        row.order_ambiguous = self.ambiguous;
+        // A charge's total, less the refunds that are rows of their own. What was refunded after the charge was seen,
+        // or had failed before, is not in that total.
+        let known: i128 = self
+            .parts
+            .iter()
+            .map(|part| match part.fact {
+                Fact::Refund { amount, failed_at } if part.at <= self.at && failed_at.is_none_or(|f| f > self.at) => {
+                    i128::from(amount)
+                }
+                _ => 0,
+            })
+            .sum();
+        row.amount = i64::try_from(i128::from(row.amount).saturating_sub(known).max(0)).unwrap_or(row.amount);
+        if row.amount == 0 && known > 0 {
+            "superseded".clone_into(&mut row.status);
+        }
+    }
+}
+
+/// The attempts of one intent, and who made them.
+#[derive(Default)]
+struct Attempts<'a> {
+    count: i64,
+    first: Option<Micros>,
+    latest: Option<(Micros, &'a str)>,
+    failure: Option<(Micros, &'a str, &'a Failure)>,
+    person: Option<PersonId>,
+    country: Option<String>,
+}
+
+impl<'a> Attempts<'a> {
+    fn of(parts: &'a [Part]) -> Attempts<'a> {
+        let mut all = Attempts::default();
+        let mut persons: Option<(u8, PersonId)> = None;
+        let mut country: Option<(Micros, &str, &String)> = None;
+        for part in parts {
+            let place = (part.at, part.id.as_str());
+            let (its_country, its_person) = match &part.fact {
+                Fact::Attempt { failure, country, person, .. } => {
+                    all.count += 1;
+                    all.first = Some(all.first.map_or(part.at, |f| f.min(part.at)));
+                    all.latest = all.latest.max(Some(place));
+                    let failed = failure.as_ref().map(|f| (part.at, part.id.as_str(), f));
+                    all.failure = all.failure.take().max(failed);
+                    (country, person)
+                }
+                Fact::Payer { country, person } => (country, person),
+                Fact::Refund { .. } => continue,
+            };
+            persons = best_person(persons, its_person.clone());
+            country = country.max(its_country.as_ref().map(|c| (part.at, part.id.as_str(), c)));
+        }
+        all.person = persons.map(|(_, person)| person);
+        all.country = country.map(|(_, _, country)| country.clone());
+        all
+    }
+}
+
+/// Fills what the leading record leaves open from an earlier one. Only messages have such records.
+pub(super) fn fill(row: &mut Row, earlier: &Row) {
+    let (Row::Message(row), Row::Message(earlier)) = (row, earlier) else { return };
+    let text = |mine: &mut Option<String>, theirs: &Option<String>| {
+        if mine.is_none() {
+            mine.clone_from(theirs);
+        }
+    };
+    if row.person_id.is_none() {
+        row.person_id.clone_from(&earlier.person_id);
+    }
+    text(&mut row.trigger, &earlier.trigger);
+    text(&mut row.channel, &earlier.channel);
+    text(&mut row.provider, &earlier.provider);
+    text(&mut row.provider_id, &earlier.provider_id);
+    text(&mut row.template, &earlier.template);
+    text(&mut row.destination_hash, &earlier.destination_hash);
+}

@@ -1,0 +1,187 @@
+//! From an envelope to what it says: sights of objects, rows, and claims on who people are.
+//!
+//! A function of the envelope alone, so that facts can be made again at any time. An event of a type that is not known
+//! here is not an error: it stays in `raw.events`, and `handled` says that nothing was read.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{
+    Row,
+    identity::IdentityClaim,
+    json::Amount,
+    klaviyo,
+    observation::{ObjectKey, Observation, Part},
+    orders, own,
+    people::{Phones, Someone},
+    storefront, stripe,
+    table::Table,
+};
+use crate::base::{Currency, Envelope, Micros, Pseudonymizer, Source};
+
+/// Decodes envelopes of every source. Cheap to clone.
+#[derive(Clone)]
+pub struct Decoder {
+    names: Pseudonymizer,
+    default_region: Option<String>,
+    phones: Arc<Phones>,
+}
+
+/// What one event says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Decoded {
+    /// Of objects whose row is folded from many events.
+    pub observations: Vec<Observation>,
+    /// Of tables that are only appended to.
+    pub rows: Vec<Row>,
+    pub claims: Vec<IdentityClaim>,
+    /// For the vault.
+    pub contacts: Vec<Contact>,
+    /// Whether this type of event is known here.
+    pub handled: bool,
+}
+
+/// A clear text and the hash that stands for it in tables.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// `email`, `phone` or `name`.
+    pub kind: &'static str,
+    /// Of the text; of a name, the hash of its person's best identifier.
+    pub hash: String,
+    pub plaintext: String,
+}
+
+/// Without the text, so that no log shows it.
+impl std::fmt::Debug for Contact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Contact({} {})", self.kind, self.hash)
+    }
+}
+
+/// Why an event cannot be a fact. It stays in `raw.events`; the reason goes to `raw.quarantine`.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("event {event_id}: {field} is {value}, which is no amount: whole minor units from 0 to 2^63-1 are wanted")]
+    Amount { event_id: String, field: &'static str, value: String },
+    #[error("event {event_id}: {field} is {value:?}, which is no currency: three letters are wanted, as usd")]
+    Currency { event_id: String, field: &'static str, value: String },
+    #[error("event {event_id}: {field} is missing, without which its object cannot be known")]
+    Missing { event_id: String, field: &'static str },
+    #[error(
+        "event {event_id}: its payload is no JSON of its type ({source}): send it again, or see raw.events.payload"
+    )]
+    Json { event_id: String, source: serde_json::Error },
+}
+
+impl Decoder {
+    /// `default_region`: two letters, how to read a phone number that names no country.
+    pub fn new(names: Pseudonymizer, default_region: Option<String>) -> Decoder {
+        Decoder { names, default_region, phones: Arc::default() }
+    }
+
+    pub fn decode(&self, envelope: &Envelope) -> Result<Decoded, DecodeError> {
+        let mut event = Event { decoder: self, envelope, decoded: Decoded::default() };
+        if envelope.event_type == super::raw::REJECTED {
+            event.decoded.handled = true;
+            return Ok(event.decoded);
+        }
+        match envelope.source {
+            Source::Stripe => stripe::decode(&mut event)?,
+            Source::Klaviyo => klaviyo::decode(&mut event)?,
+            Source::Storefront => storefront::decode(&mut event)?,
+            Source::Orders => orders::decode(&mut event)?,
+            Source::Tillstream => own::decode(&mut event)?,
+        }
+        Ok(event.decoded)
+    }
+}
+
+/// One event while it is decoded.
+pub(super) struct Event<'a> {
+    decoder: &'a Decoder,
+    pub envelope: &'a Envelope,
+    pub decoded: Decoded,
+}
+
+impl<'a> Event<'a> {
+    pub fn kind(&self) -> &'a str {
+        &self.envelope.event_type
+    }
+
+    pub fn at(&self) -> Micros {
+        self.envelope.occurred_at
+    }
+
+    pub fn read<T: Deserialize<'a>>(&self) -> Result<T, DecodeError> {
+        serde_json::from_slice(&self.envelope.payload).map_err(|source| self.unreadable(source))
+    }
+
+    pub fn unreadable(&self, source: serde_json::Error) -> DecodeError {
+        DecodeError::Json { event_id: self.envelope.event_id.clone(), source }
+    }
+
+    pub fn someone(&self) -> Someone<'a> {
+        Someone::new(&self.decoder.names, &self.decoder.phones, self.decoder.default_region.as_deref())
+    }
+
+    pub fn ip_hash(&self, ip: Option<&str>) -> Option<String> {
+        ip.map(|ip| self.decoder.names.hash("ip", ip))
+    }
+
+    pub fn key(&self, table: Table, id: &str) -> ObjectKey {
+        ObjectKey { table, livemode: self.envelope.livemode, id: id.to_owned() }
+    }
+
+    /// Keeps what was told of a person.
+    pub fn keep(&mut self, someone: Someone<'_>) {
+        let (claim, contacts) = someone.finish(self.at(), self.envelope.livemode);
+        self.decoded.claims.extend(claim.filter(|c| !self.decoded.claims.contains(c)));
+        for contact in contacts {
+            if !self.decoded.contacts.contains(&contact) {
+                self.decoded.contacts.push(contact);
+            }
+        }
+    }
+
+    /// Adds parts to another object's row.
+    pub fn add_part(&mut self, table: Table, id: &str, part: Part) {
+        let key = self.key(table, id);
+        self.decoded.observations.push(Observation { key, sight: None, marks: Vec::new(), parts: vec![part] });
+    }
+
+    pub fn required<T>(&self, field: &'static str, value: Option<T>) -> Result<T, DecodeError> {
+        value.ok_or_else(|| DecodeError::Missing { event_id: self.envelope.event_id.clone(), field })
+    }
+
+    /// An amount that cannot be negative, where there is one.
+    pub fn amount(&self, field: &'static str, amount: &Amount) -> Result<Option<i64>, DecodeError> {
+        match amount {
+            Amount::Absent => Ok(None),
+            Amount::Minor(minor) if *minor >= 0 => Ok(Some(*minor)),
+            Amount::Minor(minor) => Err(self.no_amount(field, minor.to_string())),
+            Amount::Bad(text) => Err(self.no_amount(field, text.clone())),
+        }
+    }
+
+    /// An amount that may be negative, as a balance.
+    pub fn signed_amount(&self, field: &'static str, amount: &Amount) -> Result<Option<i64>, DecodeError> {
+        match amount {
+            Amount::Absent => Ok(None),
+            Amount::Minor(minor) => Ok(Some(*minor)),
+            Amount::Bad(text) => Err(self.no_amount(field, text.clone())),
+        }
+    }
+
+    pub fn no_amount(&self, field: &'static str, value: String) -> DecodeError {
+        DecodeError::Amount { event_id: self.envelope.event_id.clone(), field, value }
+    }
+
+    pub fn currency(&self, field: &'static str, code: Option<&str>) -> Result<Option<Currency>, DecodeError> {
+        let wrong = |value: &str| {
+            let (event_id, value) = (self.envelope.event_id.clone(), value.to_owned());
+            DecodeError::Currency { event_id, field, value }
+        };
+        code.map(|code| Currency::parse(code).map_err(|_| wrong(code))).transpose()
+    }
+}

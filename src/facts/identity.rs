@@ -1,0 +1,277 @@
+//! Who is one person: identifiers that were seen together, and since when.
+//!
+//! A component is a function of the set of claims, never of their order: it keeps each identifier once and, of the
+//! links between them, the spanning tree of the earliest (Kruskal over time). A union of claims has the tree of the
+//! union of trees, so components can be joined in any order. Two identifiers became one person at the latest link of
+//! the path between them, whenever we heard of it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    StateError,
+    rows::{Identity, PersonMerge},
+    state,
+};
+use crate::base::{Micros, PersonId, Pseudonymizer};
+
+/// The kinds of identifiers, the one that names a person best first. The order is part of stored states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum IdentifierKind {
+    Email,
+    /// Stripe's customer.
+    Customer,
+    /// The shop's user.
+    User,
+    /// Klaviyo's profile.
+    Klaviyo,
+    /// The customer's number in imported orders.
+    OrderRef,
+    /// A browser.
+    Anonymous,
+}
+
+impl IdentifierKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            IdentifierKind::Email => "email",
+            IdentifierKind::Customer => "customer",
+            IdentifierKind::User => "user",
+            IdentifierKind::Klaviyo => "klaviyo",
+            IdentifierKind::OrderRef => "order_ref",
+            IdentifierKind::Anonymous => "anonymous",
+        }
+    }
+}
+
+/// Something that names one person, as a hash.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Identifier {
+    pub kind: IdentifierKind,
+    pub value_hash: String,
+    /// The person it names as long as nothing links it to another.
+    pub seed: PersonId,
+}
+
+impl Identifier {
+    pub fn new(names: &Pseudonymizer, kind: IdentifierKind, value_hash: String) -> Identifier {
+        let seed = names.person(kind.as_str(), &value_hash);
+        Identifier { kind, value_hash, seed }
+    }
+
+    /// `kind:value_hash`, the key of its row and of an index.
+    pub fn id(&self) -> String {
+        format!("{}:{}", self.kind.as_str(), self.value_hash)
+    }
+}
+
+/// What a claim tells of the person beside who it is. The latest told holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Attributes {
+    pub email_hash: Option<String>,
+    pub phone_hash: Option<String>,
+    pub country: Option<String>,
+    pub locale: Option<String>,
+    pub timezone: Option<String>,
+}
+
+/// One event's word that these identifiers are one person's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityClaim {
+    pub at: Micros,
+    pub livemode: bool,
+    /// Sorted, each once; at least one.
+    pub identifiers: Vec<Identifier>,
+    pub attributes: Attributes,
+}
+
+type Told = Option<(Micros, String)>;
+
+/// An identifier and what was told of its person where it was named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Node {
+    identifier: Identifier,
+    first_seen: Micros,
+    last_seen: Micros,
+    /// email, phone, country, locale, timezone; each with when it was told.
+    told: [Told; 5],
+}
+
+impl Node {
+    fn of(claim: &IdentityClaim, identifier: &Identifier) -> Node {
+        let a = &claim.attributes;
+        let told = [&a.email_hash, &a.phone_hash, &a.country, &a.locale, &a.timezone];
+        let told = told.map(|value| value.clone().map(|v| (claim.at, v)));
+        Node { identifier: identifier.clone(), first_seen: claim.at, last_seen: claim.at, told }
+    }
+
+    fn merge(&mut self, other: Node) {
+        self.first_seen = self.first_seen.min(other.first_seen);
+        self.last_seen = self.last_seen.max(other.last_seen);
+        for (mine, theirs) in self.told.iter_mut().zip(other.told) {
+            *mine = mine.take().max(theirs);
+        }
+    }
+}
+
+/// That two identifiers were named together, first at this time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Link {
+    at: Micros,
+    a: Identifier,
+    b: Identifier,
+}
+
+/// All identifiers of one person, in one world (live or test).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Component {
+    /// By identifier.
+    nodes: Vec<Node>,
+    /// A spanning tree, by time.
+    links: Vec<Link>,
+}
+
+impl Component {
+    /// The components that the claim's identifiers belong to, and the claim, as one.
+    pub fn join(components: Vec<Component>, claim: &IdentityClaim) -> Component {
+        let mut nodes: BTreeMap<Identifier, Node> = BTreeMap::new();
+        let claimed = claim.identifiers.iter().map(|i| Node::of(claim, i));
+        let mut links: Vec<Link> = star(claim);
+        let mut before = Vec::new();
+        for component in components {
+            links.extend(component.links);
+            before.extend(component.nodes);
+        }
+        for node in before.into_iter().chain(claimed) {
+            match nodes.get_mut(&node.identifier) {
+                Some(known) => known.merge(node),
+                None => {
+                    nodes.insert(node.identifier.clone(), node);
+                }
+            }
+        }
+        let nodes: Vec<Node> = nodes.into_values().collect();
+        let links = earliest_tree(&nodes, links);
+        Component { nodes, links }
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Component, StateError> {
+        state::from_bytes(bytes)
+    }
+
+    pub fn to_bytes(&self) -> Result<Vec<u8>, StateError> {
+        state::to_bytes(self)
+    }
+
+    /// The best first.
+    pub fn identifiers(&self) -> impl ExactSizeIterator<Item = &Identifier> {
+        self.nodes.iter().map(|n| &n.identifier)
+    }
+
+    /// The person: the seed of the best identifier. `None` of a component of nothing.
+    pub fn canonical(&self) -> Option<&PersonId> {
+        self.nodes.first().map(|n| &n.identifier.seed)
+    }
+
+    /// Every other seed, the canonical one, and when the two became one person.
+    pub fn merges(&self) -> Vec<(PersonId, PersonId, Micros)> {
+        let Some(canonical) = self.canonical() else { return Vec::new() };
+        let since = self.joined_at();
+        let others = self.nodes.iter().zip(since).skip(1);
+        others.map(|(node, at)| (node.identifier.seed.clone(), canonical.clone(), at)).collect()
+    }
+
+    pub fn identity_rows(&self) -> Vec<Identity> {
+        self.nodes.iter().map(identity_row).collect()
+    }
+
+    pub fn merge_rows(&self) -> Vec<PersonMerge> {
+        self.merges().into_iter().map(|(old, new, merged_at)| PersonMerge { old, new, merged_at }).collect()
+    }
+
+    /// When each node was first connected to the first: the latest link on the tree's path between them.
+    fn joined_at(&self) -> Vec<Micros> {
+        let mut at = vec![Micros(i64::MIN); self.nodes.len()];
+        let ends: Vec<(usize, usize, Micros)> =
+            self.links.iter().map(|l| (place(&self.nodes, &l.a), place(&self.nodes, &l.b), l.at)).collect();
+        let mut reached = vec![false; self.nodes.len()];
+        let mut next = vec![0];
+        while let Some(from) = next.pop() {
+            if reached.get(from).is_none_or(|r| *r) {
+                continue;
+            }
+            reached[from] = true;
+            for &(a, b, link) in &ends {
+                let to = if a == from {
+                    b
+                } else if b == from {
+                    a
+                } else {
+                    continue;
+                };
+                if reached.get(to).is_some_and(|r| !r) {
+                    at[to] = at[from].max(link);
+                    next.push(to);
+                }
+            }
+        }
+        at
+    }
+}
+
+/// The claim's links: each identifier to the best one.
+fn star(claim: &IdentityClaim) -> Vec<Link> {
+    let Some((best, rest)) = claim.identifiers.split_first() else { return Vec::new() };
+    rest.iter().map(|other| Link { at: claim.at, a: best.clone(), b: other.clone() }).collect()
+}
+
+fn place(nodes: &[Node], identifier: &Identifier) -> usize {
+    nodes.partition_point(|n| n.identifier < *identifier)
+}
+
+/// Kruskal: of the links by time, those that connect what the earlier did not.
+fn earliest_tree(nodes: &[Node], mut links: Vec<Link>) -> Vec<Link> {
+    links.sort_unstable();
+    let mut sets = Sets((0..nodes.len()).collect());
+    links.retain(|link| sets.join(place(nodes, &link.a), place(nodes, &link.b)));
+    links
+}
+
+/// Disjoint sets of places.
+struct Sets(Vec<usize>);
+
+impl Sets {
+    fn root(&mut self, mut i: usize) -> usize {
+        while self.0[i] != i {
+            self.0[i] = self.0[self.0[i]];
+            i = self.0[i];
+        }
+        i
+    }
+
+    /// Whether they were two sets until now.
+    fn join(&mut self, a: usize, b: usize) -> bool {
+        let (a, b) = (self.root(a), self.root(b));
+        self.0[a.max(b)] = a.min(b);
+        a != b
+    }
+}
+
+fn identity_row(node: &Node) -> Identity {
+    let [email_hash, phone_e164_hash, country, locale, timezone] =
+        node.told.each_ref().map(|told| told.as_ref().map(|(_, value)| value.clone()));
+    Identity {
+        identity_id: node.identifier.id(),
+        kind: node.identifier.kind.as_str().to_owned(),
+        value_hash: node.identifier.value_hash.clone(),
+        person_id: node.identifier.seed.clone(),
+        email_hash,
+        phone_e164_hash,
+        country,
+        locale,
+        timezone,
+        first_seen_at: node.first_seen,
+        last_seen_at: node.last_seen,
+    }
+}

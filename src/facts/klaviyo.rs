@@ -1,0 +1,346 @@
+//! Klaviyo: what happened to messages, and what people agreed to.
+//!
+//! An event is the resource of the Events API with its metric and profile included; a profile is a resource of its
+//! own. The metric's name is the event's type.
+
+use serde::Deserialize;
+
+use super::{
+    DecodeError, decimal,
+    decode::Event,
+    identity::IdentifierKind,
+    json::{Flag, List, Maybe, Text},
+    people::Someone,
+    rows::{CartEvent, Consent, MessageEvent, Suppression},
+};
+use crate::base::{Micros, PersonId};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Document<'a> {
+    #[serde(borrow)]
+    id: Text<'a>,
+    attributes: Maybe<Attributes<'a>>,
+    relationships: Maybe<Relationships<'a>>,
+    included: List<Maybe<Included<'a>>>,
+}
+
+/// Of an event: its properties. Of a profile: all the rest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Attributes<'a> {
+    #[serde(borrow)]
+    event_properties: Maybe<Properties<'a>>,
+    email: Text<'a>,
+    phone_number: Text<'a>,
+    external_id: Text<'a>,
+    first_name: Text<'a>,
+    last_name: Text<'a>,
+    locale: Text<'a>,
+    location: Maybe<Location<'a>>,
+    subscriptions: Maybe<Subscriptions<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Properties<'a> {
+    #[serde(borrow, rename = "Campaign Name")]
+    campaign: Text<'a>,
+    #[serde(rename = "$message")]
+    message: Text<'a>,
+    #[serde(rename = "$flow")]
+    flow: Text<'a>,
+    #[serde(rename = "$variation")]
+    variation: Text<'a>,
+    cart_id: Text<'a>,
+    order_id: Text<'a>,
+    currency: Text<'a>,
+    #[serde(rename = "$currency_code")]
+    currency_code: Text<'a>,
+    #[serde(borrow, rename = "$value")]
+    value: Option<&'a serde_json::value::RawValue>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Location<'a> {
+    #[serde(borrow)]
+    country: Text<'a>,
+    timezone: Text<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Subscriptions<'a> {
+    #[serde(borrow)]
+    email: Maybe<Channel<'a>>,
+    sms: Maybe<Channel<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Channel<'a> {
+    #[serde(borrow)]
+    marketing: Maybe<Agreement<'a>>,
+    transactional: Maybe<Agreement<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Agreement<'a> {
+    #[serde(borrow)]
+    consent: Text<'a>,
+    consent_timestamp: Text<'a>,
+    last_updated: Text<'a>,
+    method: Text<'a>,
+    can_receive_email_marketing: Flag,
+    can_receive_sms_marketing: Flag,
+    suppression: List<Maybe<Suppressed<'a>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Suppressed<'a> {
+    #[serde(borrow)]
+    reason: Text<'a>,
+    timestamp: Text<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Relationships<'a> {
+    #[serde(borrow)]
+    profile: Maybe<Linked<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Linked<'a> {
+    #[serde(borrow)]
+    data: Maybe<Included<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Included<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    id: Text<'a>,
+    attributes: Maybe<Attributes<'a>>,
+}
+
+pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
+    let document: Document = event.read()?;
+    event.decoded.handled = if event.kind() == "profile.updated" {
+        profile(event, &document);
+        true
+    } else {
+        metric(event, &document)?
+    };
+    Ok(())
+}
+
+/// The channel and kind of a message's event, by its metric.
+fn message_kind(metric: &str) -> Option<(&'static str, &'static str)> {
+    Some(match metric {
+        "Received Email" => ("email", "delivered"),
+        "Opened Email" => ("email", "opened"),
+        "Clicked Email" => ("email", "clicked"),
+        "Bounced Email" => ("email", "bounced"),
+        "Dropped Email" => ("email", "failed"),
+        "Marked Email as Spam" | "Unsubscribed from Email Marketing" => ("email", "unsubscribed"),
+        "Sent SMS" => ("sms", "sent"),
+        "Received SMS" => ("sms", "delivered"),
+        "Clicked SMS" => ("sms", "clicked"),
+        "Failed to Deliver SMS" => ("sms", "failed"),
+        "Unsubscribed from SMS Marketing" => ("sms", "unsubscribed"),
+        _ => return None,
+    })
+}
+
+/// The channel and state of a statement of consent, by its metric.
+fn consent_state(metric: &str) -> Option<(&'static str, &'static str)> {
+    Some(match metric {
+        "Subscribed to Email Marketing" => ("email", "subscribed"),
+        "Subscribed to SMS Marketing" => ("sms", "subscribed"),
+        "Marked Email as Spam" | "Unsubscribed from Email Marketing" => ("email", "unsubscribed"),
+        "Unsubscribed from SMS Marketing" => ("sms", "unsubscribed"),
+        _ => return None,
+    })
+}
+
+fn metric(event: &mut Event, document: &Document) -> Result<bool, DecodeError> {
+    let properties = document.attributes.get().and_then(|a| a.event_properties.get());
+    let included = document.included.iter().filter_map(Maybe::get).find(|i| i.kind.is("profile"));
+    let linked = document.relationships.get().and_then(|r| r.profile.get()).and_then(|p| p.data.get());
+    let mut someone = event.someone();
+    if let Some(attributes) = included.and_then(|i| i.attributes.get()) {
+        describe(&mut someone, attributes);
+    }
+    let profile_id = linked.and_then(|l| l.id.get()).or(included.and_then(|i| i.id.get()));
+    someone.known_as(IdentifierKind::Klaviyo, profile_id);
+    let person = someone.person();
+    event.keep(someone);
+    let mut handled = false;
+    if let Some((channel, kind)) = message_kind(event.kind()) {
+        let row = message(event, properties, person.clone(), channel, kind);
+        event.decoded.rows.push(row.into());
+        handled = true;
+    }
+    if let Some((channel, state)) = consent_state(event.kind()) {
+        let row = consent(event, person.clone(), channel, "marketing", state, event.at());
+        event.decoded.rows.push(row.into());
+        handled = true;
+    }
+    if event.kind() == "Checkout Started" {
+        let row = checkout_started(event, properties, person)?;
+        event.decoded.rows.push(row.into());
+        handled = true;
+    }
+    Ok(handled)
+}
+
+fn message(
+    event: &Event,
+    properties: Option<&Properties>,
+    person_id: Option<PersonId>,
+    channel: &str,
+    kind: &str,
+) -> MessageEvent {
+    let event_id = event.envelope.event_id.clone();
+    MessageEvent {
+        message_id: properties.and_then(|p| p.message.owned()).unwrap_or_else(|| event_id.clone()),
+        event_id,
+        person_id,
+        channel: channel.to_owned(),
+        kind: kind.to_owned(),
+        campaign: properties.and_then(|p| p.campaign.owned()),
+        flow: properties.and_then(|p| p.flow.owned()),
+        variant: properties.and_then(|p| p.variation.owned()),
+        occurred_at: event.at(),
+        source: "klaviyo".to_owned(),
+    }
+}
+
+fn checkout_started(
+    event: &Event,
+    properties: Option<&Properties>,
+    person_id: Option<PersonId>,
+) -> Result<CartEvent, DecodeError> {
+    let code = properties.and_then(|p| p.currency.get().or(p.currency_code.get()));
+    let currency = event.currency("event_properties.currency", code)?;
+    let value = match (properties.and_then(|p| p.value), currency) {
+        (Some(raw), Some(currency)) => {
+            let minor = decimal::minor_units(raw, currency);
+            Some(minor.ok_or_else(|| event.no_amount("event_properties.$value", raw.get().to_owned()))?)
+        }
+        _ => None,
+    };
+    Ok(CartEvent {
+        event_id: event.envelope.event_id.clone(),
+        cart_id: properties.and_then(|p| p.cart_id.owned()),
+        kind: "checkout_started".to_owned(),
+        product_id: None,
+        quantity: None,
+        price: None,
+        value,
+        currency,
+        occurred_at: event.at(),
+        person_id,
+        order_ref: properties.and_then(|p| p.order_id.owned()),
+        source: "klaviyo".to_owned(),
+    })
+}
+
+fn profile(event: &mut Event, document: &Document) {
+    let Some(attributes) = document.attributes.get() else { return };
+    let mut someone = event.someone();
+    let (email, phone) = describe(&mut someone, attributes);
+    someone.known_as(IdentifierKind::Klaviyo, document.id.get());
+    let person = someone.person();
+    event.keep(someone);
+    let subscriptions = attributes.subscriptions.get();
+    let channels = [
+        ("email", email, subscriptions.and_then(|s| s.email.get())),
+        ("sms", phone, subscriptions.and_then(|s| s.sms.get())),
+    ];
+    for (name, destination, channel) in channels {
+        let Some(channel) = channel else { continue };
+        let agreements = [("marketing", channel.marketing.get()), ("transactional", channel.transactional.get())];
+        for (purpose, agreement) in agreements {
+            if let Some(agreement) = agreement {
+                agreed(event, person.clone(), name, purpose, agreement, destination.as_deref());
+            }
+        }
+    }
+}
+
+/// Addresses, and what else identifies or describes a profile. Hashes of e-mail and phone.
+fn describe(someone: &mut Someone, attributes: &Attributes) -> (Option<String>, Option<String>) {
+    let location = attributes.location.get();
+    let country = someone.lives_in(location.and_then(|l| l.country.get()));
+    let email = someone.email(attributes.email.get());
+    let phone = someone.phone(attributes.phone_number.get(), country.as_deref());
+    someone.speaks(attributes.locale.get());
+    someone.in_zone(location.and_then(|l| l.timezone.get()));
+    // Shops put their own id of the customer here, or Stripe's.
+    let external = attributes.external_id.get();
+    let is_stripes = external.is_some_and(|id| id.starts_with("cus_"));
+    someone.known_as(if is_stripes { IdentifierKind::Customer } else { IdentifierKind::User }, external);
+    let name = [attributes.first_name.get(), attributes.last_name.get()];
+    let name: Vec<&str> = name.into_iter().flatten().collect();
+    someone.named(Some(&name.join(" ")));
+    (email, phone)
+}
+
+fn agreed(
+    event: &mut Event,
+    person: Option<PersonId>,
+    channel: &str,
+    purpose: &str,
+    agreement: &Agreement,
+    destination: Option<&str>,
+) {
+    let time = |text: &Text| text.get().and_then(Micros::from_rfc3339);
+    if let Some(state) = agreement.consent.get().map(str::to_ascii_lowercase) {
+        let barred = agreement.can_receive_email_marketing.0.or(agreement.can_receive_sms_marketing.0) == Some(false);
+        let state = if barred && state == "subscribed" { "suppressed" } else { &state };
+        let at = time(&agreement.last_updated).or(time(&agreement.consent_timestamp)).unwrap_or(event.at());
+        let mut row = consent(event, person, channel, purpose, state, at);
+        row.wording = agreement.method.owned();
+        event.decoded.rows.push(row.into());
+    }
+    let Some(destination) = destination else { return };
+    for suppressed in agreement.suppression.iter().filter_map(Maybe::get) {
+        let row = Suppression {
+            event_id: event.envelope.event_id.clone(),
+            channel: channel.to_owned(),
+            destination_hash: destination.to_owned(),
+            reason: suppressed.reason.get().map(str::to_ascii_lowercase),
+            at: time(&suppressed.timestamp).unwrap_or(event.at()),
+            source: "klaviyo".to_owned(),
+        };
+        event.decoded.rows.push(row.into());
+    }
+}
+
+fn consent(
+    event: &Event,
+    person_id: Option<PersonId>,
+    channel: &str,
+    purpose: &str,
+    state: &str,
+    at: Micros,
+) -> Consent {
+    Consent {
+        event_id: event.envelope.event_id.clone(),
+        person_id,
+        channel: channel.to_owned(),
+        purpose: purpose.to_owned(),
+        state: state.to_owned(),
+        source: "klaviyo".to_owned(),
+        wording: None,
+        at,
+        seen_at: event.at(),
+    }
+}

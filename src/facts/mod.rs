@@ -1,0 +1,35 @@
+//! What events say, as typed rows: decoding payloads, and folding the set of an object's events into its one row.
+//!
+//! Pure: every result is a function of the events alone, whatever order they came in, however often, in whatever
+//! batches. No I/O, no clock. Rows hold hashes; clear texts leave here only as [`Contact`]s for the vault.
+//!
+//! For each logged event: [`Decoder::decode`]; its observations go by [`ObjectKey`] into [`ObjectState`]s, which give
+//! the rows of folded tables; its rows are appended as they are; its claims join [`identity::Component`]s. [`batch`]
+//! makes a table's rows into Arrow.
+
+mod complete;
+mod decimal;
+mod decode;
+mod fold;
+pub mod identity;
+mod json;
+mod klaviyo;
+mod observation;
+mod orders;
+mod own;
+mod people;
+pub mod raw;
+pub mod replay;
+pub mod rows;
+mod state;
+mod storefront;
+mod stripe;
+mod table;
+
+pub use self::{
+    decode::{Contact, DecodeError, Decoded, Decoder},
+    observation::{ObjectKey, Observation},
+    rows::{BatchError, Row, Stamped, batch},
+    state::{ObjectState, StateError},
+    table::Table,
+};

@@ -1,0 +1,150 @@
+//! Past orders, imported from a file: one invoice an event.
+
+use serde::Deserialize;
+
+use super::{
+    DecodeError,
+    decode::Event,
+    identity::IdentifierKind,
+    json::{Amount, List, Maybe, Text, Whole},
+    observation::{Mark, Observation, Sight, Step},
+    rows::{ImportedOrder, Refund},
+    table::Table,
+};
+use crate::base::{Currency, PersonId};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Order<'a> {
+    #[serde(borrow)]
+    order_ref: Text<'a>,
+    external_ref: Text<'a>,
+    customer_ref: Text<'a>,
+    email: Text<'a>,
+    phone: Text<'a>,
+    country: Text<'a>,
+    currency: Text<'a>,
+    amount: Amount,
+    lines: List<Maybe<Line>>,
+    refund_id: Text<'a>,
+    order_id: Text<'a>,
+    reason: Text<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Line {
+    quantity: Whole,
+}
+
+pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
+    let is_refund = match event.kind() {
+        "order.imported" => false,
+        "order.refunded" => true,
+        // Without a customer: kept raw, and known.
+        "order.anonymous" => {
+            event.decoded.handled = true;
+            return Ok(());
+        }
+        _ => return Ok(()),
+    };
+    let order: Order = event.read()?;
+    let amount = event.required("amount", event.amount("amount", &order.amount)?)?;
+    let currency = event.required("currency", event.currency("currency", order.currency.get())?)?;
+    let person = who(event, &order);
+    if is_refund {
+        refunded(event, &order, amount, currency, person)?;
+    } else {
+        imported(event, &order, amount, currency, person)?;
+    }
+    event.decoded.handled = true;
+    Ok(())
+}
+
+fn who(event: &mut Event, order: &Order) -> Option<PersonId> {
+    let mut someone = event.someone();
+    let country = someone.lives_in(order.country.get());
+    someone.email(order.email.get());
+    someone.phone(order.phone.get(), country.as_deref());
+    someone.known_as(IdentifierKind::OrderRef, order.customer_ref.get());
+    let person = someone.person();
+    event.keep(someone);
+    person
+}
+
+fn imported(
+    event: &mut Event,
+    order: &Order,
+    amount: i64,
+    currency: Currency,
+    person_id: Option<PersonId>,
+) -> Result<(), DecodeError> {
+    let id = event.required("order_ref", order.order_ref.get())?;
+    let lines = || order.lines.iter().filter_map(Maybe::get);
+    let row = ImportedOrder {
+        order_id: id.to_owned(),
+        external_ref: order.external_ref.owned().or(order.order_ref.owned()),
+        customer_ref: order.customer_ref.owned(),
+        person_id,
+        ordered_at: event.at(),
+        amount,
+        currency,
+        country: order.country.owned(),
+        lines: i64::try_from(lines().count()).unwrap_or(i64::MAX),
+        quantity: lines().filter_map(|l| l.quantity.0).fold(0, i64::saturating_add),
+        source: "orders".to_owned(),
+        order_ambiguous: false,
+    };
+    saw(event, Table::ImportedOrders, id, row.into(), Vec::new());
+    Ok(())
+}
+
+fn refunded(
+    event: &mut Event,
+    order: &Order,
+    amount: i64,
+    currency: Currency,
+    person_id: Option<PersonId>,
+) -> Result<(), DecodeError> {
+    let id = event.required("refund_id", order.refund_id.get().or(order.order_ref.get()))?;
+    let row = Refund {
+        refund_id: id.to_owned(),
+        order_id: order.order_id.owned(),
+        charge_id: None,
+        payment_intent_id: None,
+        amount,
+        currency,
+        status: "succeeded".to_owned(),
+        reason: order.reason.owned(),
+        failure_reason: None,
+        created_at: Some(event.at()),
+        succeeded_at: None,
+        failed_at: None,
+        balance_transaction_id: None,
+        customer_ref: order.customer_ref.owned(),
+        person_id,
+        order_ref: order.order_ref.owned(),
+        source: "orders".to_owned(),
+        order_ambiguous: false,
+    };
+    let marks = vec![(Mark::Succeeded, event.at())];
+    saw(event, Table::Refunds, id, row.into(), marks);
+    Ok(())
+}
+
+fn saw(event: &mut Event, table: Table, id: &str, row: super::Row, marks: Vec<(Mark, crate::base::Micros)>) {
+    let envelope = event.envelope;
+    let sight = Sight {
+        at: event.at(),
+        own: true,
+        whole: true,
+        step: Step::default(),
+        event_id: envelope.event_id.clone(),
+        event_digest: envelope.digest,
+        state: envelope.digest,
+        prior: None,
+        row,
+    };
+    let key = event.key(table, id);
+    event.decoded.observations.push(Observation { key, sight: Some(sight), marks, parts: Vec::new() });
+}

@@ -1,0 +1,103 @@
+//! Our own records: what became of the messages we sent, and whom we must not write to.
+//!
+//! Each record tells a part of a message's life. The furthest state leads, whatever came in which order, and what it
+//! leaves open is filled from the earlier ones.
+
+use serde::Deserialize;
+
+use super::{
+    DecodeError,
+    decode::Event,
+    json::{Text, Whole},
+    observation::{Mark, Observation, Sight, Step},
+    rows::{Message, Suppression},
+    table::Table,
+};
+use crate::base::{Micros, PersonId};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Record<'a> {
+    #[serde(borrow)]
+    message_key: Text<'a>,
+    person_id: Text<'a>,
+    trigger: Text<'a>,
+    channel: Text<'a>,
+    provider: Text<'a>,
+    provider_id: Text<'a>,
+    template: Text<'a>,
+    destination_hash: Text<'a>,
+    at: Whole,
+    reason: Text<'a>,
+}
+
+pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
+    let record: Record = event.read()?;
+    let at = record.at.0.map_or(event.at(), Micros);
+    event.decoded.handled = match event.kind().split_once('.') {
+        Some(("message", state)) => message(event, &record, state, at)?,
+        Some(("suppression", "added")) => {
+            suppression(event, &record, at)?;
+            true
+        }
+        _ => false,
+    };
+    Ok(())
+}
+
+fn message(event: &mut Event, record: &Record, state: &str, at: Micros) -> Result<bool, DecodeError> {
+    let (lane, mark) = match state {
+        "queued" => (0, Some(Mark::Queued)),
+        "claimed" => (1, Some(Mark::Claimed)),
+        "unknown" => (2, None),
+        "sent" => (3, Some(Mark::Sent)),
+        "delivered" | "failed" | "skipped" => (4, Some(Mark::Settled)),
+        _ => return Ok(false),
+    };
+    let key = event.required("message_key", record.message_key.get())?;
+    let row = Message {
+        message_key: key.to_owned(),
+        person_id: record.person_id.owned().map(PersonId),
+        trigger: record.trigger.owned(),
+        channel: record.channel.owned(),
+        state: state.to_owned(),
+        provider: record.provider.owned(),
+        provider_id: record.provider_id.owned(),
+        template: record.template.owned(),
+        destination_hash: record.destination_hash.owned(),
+        queued_at: None,
+        claimed_at: None,
+        sent_at: None,
+        settled_at: None,
+        reason: record.reason.owned(),
+    };
+    let envelope = event.envelope;
+    let sight = Sight {
+        at,
+        own: true,
+        whole: true,
+        step: Step { lane, ..Step::default() },
+        event_id: envelope.event_id.clone(),
+        event_digest: envelope.digest,
+        state: envelope.digest,
+        prior: None,
+        row: row.into(),
+    };
+    let marks = mark.map(|mark| (mark, at)).into_iter().collect();
+    let key = event.key(Table::Messages, key);
+    event.decoded.observations.push(Observation { key, sight: Some(sight), marks, parts: Vec::new() });
+    Ok(true)
+}
+
+fn suppression(event: &mut Event, record: &Record, at: Micros) -> Result<(), DecodeError> {
+    let row = Suppression {
+        event_id: event.envelope.event_id.clone(),
+        channel: event.required("channel", record.channel.owned())?,
+        destination_hash: event.required("destination_hash", record.destination_hash.owned())?,
+        reason: record.reason.owned(),
+        at,
+        source: "tillstream".to_owned(),
+    };
+    event.decoded.rows.push(row.into());
+    Ok(())
+}

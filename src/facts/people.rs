@@ -1,0 +1,130 @@
+//! The person that an event speaks of: what identifies them, what is told of them, and the clear texts for the vault.
+//!
+//! Whatever goes into a row passes through here and comes out as a hash.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use super::{
+    Contact,
+    identity::{Attributes, Identifier, IdentifierKind, IdentityClaim},
+};
+use crate::base::{E164, Micros, PersonId, Pseudonymizer, pseudonym::normal_email};
+
+/// Phones as people wrote them, and the numbers they are. Finding out takes longer than reading the rest of an event,
+/// and the events of one payment repeat the same phone.
+#[derive(Default)]
+pub(super) struct Phones(Mutex<HashMap<String, Option<E164>>>);
+
+impl Phones {
+    /// Some megabytes; then it begins anew.
+    const MOST: usize = 20_000;
+
+    fn parse(&self, text: &str, region: Option<&str>) -> Option<E164> {
+        let key = format!("{}\0{text}", region.unwrap_or_default());
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return known.clone();
+        }
+        let phone = E164::parse(text, region).ok();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= Self::MOST {
+            known.clear();
+        }
+        known.insert(key, phone.clone());
+        phone
+    }
+}
+
+/// Gathers what one event tells of one person.
+pub(super) struct Someone<'a> {
+    names: &'a Pseudonymizer,
+    phones: &'a Phones,
+    default_region: Option<&'a str>,
+    identifiers: Vec<Identifier>,
+    attributes: Attributes,
+    contacts: Vec<Contact>,
+}
+
+impl<'a> Someone<'a> {
+    pub fn new(names: &'a Pseudonymizer, phones: &'a Phones, default_region: Option<&'a str>) -> Someone<'a> {
+        let (identifiers, contacts) = (Vec::new(), Vec::new());
+        Someone { names, phones, default_region, identifiers, attributes: Attributes::default(), contacts }
+    }
+
+    /// An address that names the person. Its hash, where it is one.
+    pub fn email(&mut self, address: Option<&str>) -> Option<String> {
+        let plaintext = normal_email(address?)?;
+        let hash = self.names.email(&plaintext)?;
+        self.attributes.email_hash = Some(hash.clone());
+        self.add(IdentifierKind::Email, hash.clone());
+        self.contacts.push(Contact { kind: "email", hash: hash.clone(), plaintext });
+        Some(hash)
+    }
+
+    /// A phone, which is told of the person but never names them: families share one.
+    pub fn phone(&mut self, text: Option<&str>, country: Option<&str>) -> Option<String> {
+        let region = country.filter(|c| c.len() == 2).or(self.default_region);
+        let phone = self.phones.parse(text?, region)?;
+        let hash = self.names.phone(&phone);
+        self.attributes.phone_hash = Some(hash.clone());
+        self.contacts.push(Contact { kind: "phone", hash: hash.clone(), plaintext: phone.as_str().to_owned() });
+        Some(hash)
+    }
+
+    /// Any other identifier.
+    pub fn known_as(&mut self, kind: IdentifierKind, value: Option<&str>) -> Option<String> {
+        let hash = self.names.hash(kind.as_str(), value?);
+        self.add(kind, hash.clone());
+        Some(hash)
+    }
+
+    pub fn lives_in(&mut self, country: Option<&str>) -> Option<String> {
+        let country = country.filter(|c| c.len() == 2 && c.bytes().all(|b| b.is_ascii_alphabetic()))?;
+        self.attributes.country = Some(country.to_ascii_uppercase());
+        self.attributes.country.clone()
+    }
+
+    pub fn speaks(&mut self, locale: Option<&str>) {
+        self.attributes.locale = locale.map(str::to_owned).or(self.attributes.locale.take());
+    }
+
+    pub fn in_zone(&mut self, timezone: Option<&str>) {
+        self.attributes.timezone = timezone.map(str::to_owned).or(self.attributes.timezone.take());
+    }
+
+    /// A name, kept in the vault under the hash of the person's best identifier. To be told after all identifiers.
+    pub fn named(&mut self, name: Option<&str>) {
+        let (Some(name), Some(best)) = (name.map(str::trim).filter(|n| !n.is_empty()), self.best()) else { return };
+        let contact = Contact { kind: "name", hash: best.value_hash.clone(), plaintext: name.to_owned() };
+        self.contacts.push(contact);
+    }
+
+    /// The person by the best identifier, with that one's rank.
+    pub fn ranked(&self) -> Option<(u8, PersonId)> {
+        self.best().map(|i| (i.kind as u8, i.seed.clone()))
+    }
+
+    pub fn person(&self) -> Option<PersonId> {
+        self.best().map(|i| i.seed.clone())
+    }
+
+    pub fn finish(self, at: Micros, livemode: bool) -> (Option<IdentityClaim>, Vec<Contact>) {
+        let Someone { mut identifiers, attributes, contacts, .. } = self;
+        identifiers.sort_unstable();
+        identifiers.dedup();
+        let claim = (!identifiers.is_empty()).then_some(IdentityClaim { at, livemode, identifiers, attributes });
+        (claim, contacts)
+    }
+
+    fn add(&mut self, kind: IdentifierKind, hash: String) {
+        if !self.identifiers.iter().any(|i| i.kind == kind && i.value_hash == hash) {
+            self.identifiers.push(Identifier::new(self.names, kind, hash));
+        }
+    }
+
+    fn best(&self) -> Option<&Identifier> {
+        self.identifiers.iter().min()
+    }
+}

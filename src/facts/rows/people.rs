@@ -1,0 +1,55 @@
+//! Rows on who people are, and on the messages we sent them.
+
+use serde::{Deserialize, Serialize};
+
+use super::row;
+use crate::base::{Micros, PersonId};
+
+row! {
+    /// One row an identifier. `person_id` is the identifier's own seed: `PersonMerge` says whom it means.
+    Identity {
+        /// `kind:value_hash`.
+        identity_id: String,
+        kind: String,
+        value_hash: String,
+        person_id: PersonId,
+        email_hash: Option<String>,
+        phone_e164_hash: Option<String>,
+        country: Option<String>,
+        locale: Option<String>,
+        timezone: Option<String>,
+        first_seen_at: Micros,
+        last_seen_at: Micros,
+    }
+}
+
+row! {
+    /// One row a person id that is no more the name of its person.
+    PersonMerge {
+        old: PersonId,
+        new: PersonId,
+        /// When the two became known to be one.
+        merged_at: Micros,
+    }
+}
+
+row! {
+    /// One row a message of ours.
+    Message {
+        message_key: String,
+        person_id: Option<PersonId>,
+        trigger: Option<String>,
+        channel: Option<String>,
+        /// `queued`, `claimed`, `unknown`, `sent`, `delivered`, `failed` or `skipped`.
+        state: String,
+        provider: Option<String>,
+        provider_id: Option<String>,
+        template: Option<String>,
+        destination_hash: Option<String>,
+        queued_at: Option<Micros>,
+        claimed_at: Option<Micros>,
+        sent_at: Option<Micros>,
+        settled_at: Option<Micros>,
+        reason: Option<String>,
+    }
+}

@@ -1,0 +1,138 @@
+//! Stripe's events, of every API version from 2017 on: payments, refunds, customers, checkout sessions.
+//!
+//! The shapes of `docs.stripe.com/api` and of its changelog: charges that intents carried until 2022-11-15, `source`
+//! before `payment_method_details`, references that may be ids or whole objects. What a version calls otherwise is
+//! read as well; what it does not have is null. Other objects' events are not handled here and stay in `raw.events`.
+
+mod attempt;
+mod charge;
+mod checkout;
+mod customer;
+mod intent;
+mod parts;
+mod prior;
+mod refund;
+mod verdict;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    DecodeError, Row,
+    decode::Event,
+    identity::IdentifierKind,
+    json::{OnlyId, Reference, Text},
+    observation::{Mark, Observation, Part, Sight, Step},
+    people::Someone,
+    table::Table,
+};
+use crate::base::{Digest, Micros};
+
+pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
+    let handled = match event.kind() {
+        kind if kind.starts_with("payment_intent.") => intent::decode(event)?,
+        "charge.refund.updated" => refund::decode(event)?,
+        kind if kind.starts_with("refund.") => refund::decode(event)?,
+        kind if kind.starts_with("charge.dispute.") => false,
+        kind if kind.starts_with("charge.") => charge::decode(event)?,
+        "customer.created" | "customer.updated" | "customer.deleted" => customer::decode(event)?,
+        kind if kind.starts_with("checkout.session.") => checkout::decode(event)?,
+        _ => false,
+    };
+    event.decoded.handled = handled;
+    Ok(())
+}
+
+/// What of an event is needed beside its envelope.
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "O: Deserialize<'de>"))]
+struct Message<'a, O> {
+    /// A string before 2017-05-25.
+    #[serde(borrow, default)]
+    request: Reference<'a, OnlyId<'a>>,
+    data: Data<'a, O>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "O: Deserialize<'de>"))]
+struct Data<'a, O> {
+    object: O,
+    #[serde(borrow, default)]
+    previous_attributes: Option<&'a RawValue>,
+}
+
+/// The keys of `metadata` that shops use to tie a payment to their own records.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    cart_id: Text<'a>,
+    order_id: Text<'a>,
+    order_ref: Text<'a>,
+    external_ref: Text<'a>,
+    user_id: Text<'a>,
+    anonymous_id: Text<'a>,
+    ip: Text<'a>,
+    ip_address: Text<'a>,
+}
+
+impl Metadata<'_> {
+    /// What a shop's own records say of who pays.
+    fn name_payer(&self, someone: &mut Someone) {
+        someone.known_as(IdentifierKind::User, self.user_id.get());
+        someone.known_as(IdentifierKind::Anonymous, self.anonymous_id.get());
+    }
+
+    fn order(&self) -> Option<String> {
+        self.order_id.owned().or(self.order_ref.owned())
+    }
+
+    /// By what an imported order is known to be this payment.
+    fn external(&self) -> Option<String> {
+        self.external_ref.owned().or_else(|| self.order())
+    }
+}
+
+/// Where a sight comes from: the event's own object, or one it carried along.
+struct Seen {
+    own: bool,
+    whole: bool,
+    state: Digest,
+    prior: Option<Digest>,
+}
+
+impl Seen {
+    fn own(state: Digest, prior: Option<Digest>) -> Seen {
+        Seen { own: true, whole: true, state, prior }
+    }
+
+    /// Of an object within another's event. Its state is of use among the sights of one event only.
+    fn carried(event: &Event, id: &str) -> Seen {
+        Seen { own: false, whole: true, state: event.envelope.digest.with(id), prior: None }
+    }
+
+    fn hint(event: &Event, id: &str) -> Seen {
+        Seen { own: false, whole: false, state: event.envelope.digest.with(id), prior: None }
+    }
+}
+
+/// What a decoder of one object type adds to the event's observations.
+struct Saw {
+    table: Table,
+    id: String,
+    seen: Seen,
+    step: Step,
+    marks: Vec<(Mark, Micros)>,
+    parts: Vec<Part>,
+    row: Row,
+}
+
+impl Event<'_> {
+    fn saw(&mut self, saw: Saw) {
+        let Saw { table, id, seen: Seen { own, whole, state, prior }, step, marks, parts, row } = saw;
+        let (event_id, event_digest) = (self.envelope.event_id.clone(), self.envelope.digest);
+        let sight = Sight { at: self.at(), own, whole, step, event_id, event_digest, state, prior, row };
+        let key = self.key(table, &id);
+        self.decoded.observations.push(Observation { key, sight: Some(sight), marks, parts });
+    }
+}

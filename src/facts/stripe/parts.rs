@@ -1,0 +1,164 @@
+//! Shapes that several of Stripe's objects share: cards, billing details, outcomes.
+
+use serde::Deserialize;
+
+use crate::facts::json::{Flag, Maybe, Text, Whole};
+
+/// A card as `payment_method_details.card`; or a charge's `source` of the years before payment methods, which is a
+/// card, or a source that holds one.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct Card<'a> {
+    #[serde(borrow)]
+    object: Text<'a>,
+    #[serde(rename = "type")]
+    kind: Text<'a>,
+    card: Maybe<Card<'a>>,
+    owner: Maybe<Billing<'a>>,
+    pub brand: Text<'a>,
+    pub country: Text<'a>,
+    pub fingerprint: Text<'a>,
+    pub funding: Text<'a>,
+    pub wallet: Maybe<Wallet<'a>>,
+    /// How a wallet was told before there was `wallet`.
+    pub tokenization_method: Text<'a>,
+    pub three_d_secure: Maybe<ThreeDs<'a>>,
+    pub checks: Maybe<Checks<'a>>,
+    pub cvc_check: Text<'a>,
+    pub address_zip_check: Text<'a>,
+}
+
+impl<'a> Card<'a> {
+    /// Of a `source`: `card`, or the source's own type. A card's `type` was once its brand.
+    pub fn method(&self) -> Option<String> {
+        if self.object.is("source") { self.kind.owned() } else { self.object.owned() }
+    }
+
+    /// Of a `source`: the card that it is or holds.
+    pub fn card(&self) -> Option<&Card<'a>> {
+        if self.object.is("source") { self.card.get() } else { Some(self) }
+    }
+
+    /// Of a `source`: whose it is.
+    pub fn owner(&self) -> Option<&Billing<'a>> {
+        self.owner.get()
+    }
+
+    /// As newer versions write it: `visa`, `amex`.
+    pub fn brand(&self) -> Option<String> {
+        let brand = self.brand.get()?.to_ascii_lowercase();
+        Some(match brand.as_str() {
+            "american express" => "amex".to_owned(),
+            "diners club" => "diners".to_owned(),
+            _ => brand,
+        })
+    }
+
+    pub fn wallet(&self) -> Option<String> {
+        let kind = self.wallet.get().and_then(|w| w.kind.owned());
+        kind.or_else(|| self.tokenization_method.owned())
+    }
+
+    pub fn cvc_check(&self) -> Option<String> {
+        self.checks.get().and_then(|c| c.cvc_check.owned()).or_else(|| self.cvc_check.owned())
+    }
+
+    pub fn postal_code_check(&self) -> Option<String> {
+        let check = self.checks.get().and_then(|c| c.address_postal_code_check.owned());
+        check.or_else(|| self.address_zip_check.owned())
+    }
+
+    pub fn three_ds(&self) -> Option<&ThreeDs<'_>> {
+        self.three_d_secure.get()
+    }
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct Wallet<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct Checks<'a> {
+    #[serde(borrow)]
+    cvc_check: Text<'a>,
+    address_postal_code_check: Text<'a>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct ThreeDs<'a> {
+    #[serde(borrow)]
+    result: Text<'a>,
+    pub result_reason: Text<'a>,
+    pub authentication_flow: Text<'a>,
+    /// How the result was told before there was `result`.
+    authenticated: Flag,
+    succeeded: Flag,
+}
+
+impl ThreeDs<'_> {
+    pub fn result(&self) -> Option<&str> {
+        self.result.get().or(match (self.authenticated.0, self.succeeded.0) {
+            (Some(true), _) => Some("authenticated"),
+            (_, Some(true)) => Some("attempt_acknowledged"),
+            (_, Some(false)) => Some("failed"),
+            _ => None,
+        })
+    }
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct MethodDetails<'a> {
+    #[serde(borrow, rename = "type")]
+    pub kind: Text<'a>,
+    card: Maybe<Card<'a>>,
+    card_present: Maybe<Card<'a>>,
+}
+
+impl<'a> MethodDetails<'a> {
+    pub fn card(&self) -> Option<&Card<'a>> {
+        self.card.get().or(self.card_present.get())
+    }
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct Billing<'a> {
+    #[serde(borrow)]
+    pub address: Maybe<Address<'a>>,
+    pub email: Text<'a>,
+    pub name: Text<'a>,
+    pub phone: Text<'a>,
+}
+
+impl Billing<'_> {
+    pub fn country(&self) -> Option<&str> {
+        self.address.get().and_then(|a| a.country.get())
+    }
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct Address<'a> {
+    #[serde(borrow)]
+    pub country: Text<'a>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct Outcome<'a> {
+    #[serde(borrow, rename = "type")]
+    pub kind: Text<'a>,
+    pub reason: Text<'a>,
+    pub network_status: Text<'a>,
+    pub risk_level: Text<'a>,
+    pub risk_score: Whole,
+    pub advice_code: Text<'a>,
+    pub network_advice_code: Text<'a>,
+    pub network_decline_code: Text<'a>,
+}

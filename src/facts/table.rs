@@ -1,0 +1,178 @@
+//! The tables that facts become: their names, keys and schemas.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+use super::rows;
+
+/// See the module. The order is part of stored keys: add at the end only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Table {
+    PaymentIntents,
+    PaymentAttempts,
+    Charges,
+    Refunds,
+    Customers,
+    Checkouts,
+    ImportedOrders,
+    CartEvents,
+    PageViews,
+    ProductViews,
+    MessageEvents,
+    Consents,
+    Suppressions,
+    Identities,
+    PersonMerges,
+    Messages,
+}
+
+static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
+    let schema = |table: Table| {
+        let fields: Vec<_> = rows::fields(table).into_iter().chain(rows::common_fields()).collect();
+        Arc::new(Schema::new(fields))
+    };
+    Table::ALL.into_iter().map(schema).collect()
+});
+
+impl Table {
+    pub const ALL: [Table; 16] = [
+        Table::PaymentIntents,
+        Table::PaymentAttempts,
+        Table::Charges,
+        Table::Refunds,
+        Table::Customers,
+        Table::Checkouts,
+        Table::ImportedOrders,
+        Table::CartEvents,
+        Table::PageViews,
+        Table::ProductViews,
+        Table::MessageEvents,
+        Table::Consents,
+        Table::Suppressions,
+        Table::Identities,
+        Table::PersonMerges,
+        Table::Messages,
+    ];
+
+    /// With its schema, as SQL names it.
+    pub fn name(self) -> &'static str {
+        self.about().0
+    }
+
+    /// The column that, with `livemode`, names one row of a folded table and one event of another.
+    pub fn key(self) -> &'static str {
+        self.about().1
+    }
+
+    /// The column that says when it was.
+    pub fn time_column(self) -> &'static str {
+        self.about().2
+    }
+
+    /// Whether a newer row of a key takes the place of the older; where not, rows are only ever appended.
+    pub fn is_folded(self) -> bool {
+        !matches!(
+            self,
+            Table::CartEvents
+                | Table::PageViews
+                | Table::ProductViews
+                | Table::MessageEvents
+                | Table::Consents
+                | Table::Suppressions
+        )
+    }
+
+    /// A SQL condition for the rows that readers should see, where that is not all: a row that was written and then
+    /// turned out to stand for nothing cannot be taken back, only emptied.
+    pub fn visible(self) -> Option<&'static str> {
+        (self == Table::Refunds).then_some("status <> 'superseded'")
+    }
+
+    /// The stored columns, `merchant_id`, `livemode` and `log_offset` last.
+    pub fn schema(self) -> SchemaRef {
+        Arc::clone(&SCHEMAS[self as usize])
+    }
+
+    fn about(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Table::PaymentIntents => ("core.payment_intents", "payment_intent_id", "created_at"),
+            Table::PaymentAttempts => ("core.payment_attempts", "attempt_id", "created_at"),
+            Table::Charges => ("core.charges", "charge_id", "created_at"),
+            Table::Refunds => ("core.refunds", "refund_id", "created_at"),
+            Table::Customers => ("core.customers", "customer_id", "created_at"),
+            Table::Checkouts => ("core.checkouts", "session_id", "created_at"),
+            Table::ImportedOrders => ("core.imported_orders", "order_id", "ordered_at"),
+            Table::CartEvents => ("core.cart_events", "event_id", "occurred_at"),
+            Table::PageViews => ("core.page_views", "event_id", "occurred_at"),
+            Table::ProductViews => ("core.product_views", "event_id", "occurred_at"),
+            Table::MessageEvents => ("core.message_events", "event_id", "occurred_at"),
+            Table::Consents => ("core.consents", "event_id", "at"),
+            Table::Suppressions => ("ops.suppressions", "event_id", "at"),
+            Table::Identities => ("core.identities", "identity_id", "first_seen_at"),
+            Table::PersonMerges => ("core.person_merges", "old", "merged_at"),
+            Table::Messages => ("ops.messages", "message_key", "queued_at"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_has_its_key_and_time_and_the_common_columns_last() {
+        for (i, table) in Table::ALL.into_iter().enumerate() {
+            assert_eq!(table as usize, i);
+            let schema = table.schema();
+            assert!(schema.field_with_name(table.key()).is_ok(), "{table:?}");
+            let time = schema.field_with_name(table.time_column()).unwrap();
+            assert_eq!(time.data_type(), &rows::column::timestamp(), "{table:?}");
+            let names: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            assert!(names.ends_with(&["merchant_id", "livemode", "log_offset"]), "{table:?}");
+            assert!(names.iter().all(|n| names.iter().filter(|m| m == &n).count() == 1), "{table:?}");
+        }
+    }
+
+    #[test]
+    fn the_contracts_columns_are_there() {
+        let wanted = [
+            (
+                Table::PaymentIntents,
+                "payment_intent_id created_at status amount amount_received currency customer_id person_id latest_attempt_id attempts first_attempt_at succeeded_at canceled_at last_decline_code order_ambiguous",
+            ),
+            (
+                Table::PaymentAttempts,
+                "attempt_id payment_intent_id invoice_id created_at amount currency outcome failure_code decline_code category retry_advice is_technical network_status risk_level risk_score payment_method_type wallet card_brand card_country card_fingerprint three_ds_result three_ds_flow customer_id person_id email_hash phone_hash ip_hash",
+            ),
+            (
+                Table::Charges,
+                "charge_id created_at captured_at amount amount_captured currency fee net settlement_currency exchange_rate disputed",
+            ),
+            (
+                Table::Refunds,
+                "refund_id order_id charge_id payment_intent_id amount currency status reason failure_reason created_at",
+            ),
+            (
+                Table::ImportedOrders,
+                "order_id external_ref customer_ref person_id ordered_at amount currency country source",
+            ),
+            (Table::MessageEvents, "message_id person_id channel kind campaign variant occurred_at"),
+            (Table::CartEvents, "cart_id kind product_id quantity price currency occurred_at person_id"),
+            (Table::Consents, "person_id channel purpose state source wording at"),
+            (Table::Suppressions, "channel destination_hash reason at"),
+            (Table::Identities, "kind value_hash person_id"),
+            (Table::PersonMerges, "old new merged_at"),
+            (
+                Table::Messages,
+                "message_key person_id trigger channel state provider_id queued_at sent_at settled_at reason",
+            ),
+        ];
+        for (table, columns) in wanted {
+            for column in columns.split(' ') {
+                assert!(table.schema().field_with_name(column).is_ok(), "{}.{column}", table.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Events as Stripe sent them between 2017 and 2023. The files are not part of the product: set `TILLSTREAM_REFERENCE`.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use serde_json::{Value, json};
+use tillstream::{
+    base::Offset,
+    facts::{ObjectState, Row, Stamped, Table, batch},
+};
+
+use super::{decode, decoder, rows, stripe_envelope};
+
+fn reference(file: &str) -> Option<String> {
+    let folder = std::env::var("TILLSTREAM_REFERENCE").unwrap_or_else(|_| "../shared/reference".to_owned());
+    let text = fs::read_to_string(PathBuf::from(folder).join("stripe").join(file)).ok();
+    if text.is_none() {
+        println!("skipped: no reference data");
+    }
+    text
+}
+
+#[test]
+fn no_event_of_any_version_is_refused_and_known_types_give_rows() {
+    let Some(text) = reference("events_sample.ndjson") else { return };
+    let events: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["event"].clone()).collect();
+    assert_eq!(events.len(), 172);
+    let known = |t: &str| {
+        ["payment_intent.", "refund.", "checkout.session."].iter().any(|p| t.starts_with(p))
+            || (t.starts_with("charge.") && !t.starts_with("charge.dispute."))
+            || ["customer.created", "customer.updated", "customer.deleted"].contains(&t)
+    };
+    let mut handled = 0;
+    let mut tables: BTreeMap<Table, usize> = BTreeMap::new();
+    for event in &events {
+        let kind = event["type"].as_str().unwrap();
+        let decoded = decoder().decode(&stripe_envelope(event)).unwrap_or_else(|e| panic!("{kind}: {e}"));
+        assert_eq!(decoded.handled, known(kind), "{kind}");
+        handled += usize::from(decoded.handled);
+        let mut own = Vec::new();
+        for observation in decoded.observations {
+            let key = observation.key().clone();
+            let mut state = ObjectState::new(key.clone());
+            assert!(state.admit(observation, Offset(1)));
+            let Some(row) = state.row() else { continue };
+            assert_eq!(row.table(), key.table);
+            let made = batch(key.table, "m1", &[Stamped { row, livemode: key.livemode, offset: Offset(1) }]).unwrap();
+            assert_eq!(made.schema(), key.table.schema());
+            *tables.entry(key.table).or_default() += 1;
+            own.push(key.id);
+        }
+        let id = event["data"]["object"]["id"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(own.contains(&id), known(kind), "{kind} {own:?}");
+    }
+    assert_eq!(handled, 40);
+    println!("{tables:?}");
+    for table in [Table::PaymentIntents, Table::PaymentAttempts, Table::Charges, Table::Refunds] {
+        assert!(tables.get(&table).is_some_and(|n| *n >= 4), "{table:?}");
+    }
+}
+
+#[test]
+fn objects_of_the_newest_version_give_rows() {
+    let Some(text) = reference("objects_2026-07-29.json") else { return };
+    let objects: Value = serde_json::from_str(&text).unwrap();
+    let kinds = [
+        ("payment_intent", "payment_intent.created"),
+        ("charge", "charge.succeeded"),
+        ("refund", "refund.created"),
+        ("customer", "customer.created"),
+        ("checkout.session", "checkout.session.completed"),
+    ];
+    for (object, kind) in kinds {
+        let event = json!({"id": "evt_1", "object": "event", "api_version": "2026-07-29.dahlia", "created": 1_785_000_000,
+            "livemode": false, "type": kind, "data": {"object": objects[object]}});
+        let states = super::fold([&event]);
+        let id = objects[object]["id"].as_str().unwrap();
+        assert!(rows(&states).keys().any(|key| key.id == id), "{object}");
+        assert!(decode(&event).handled);
+    }
+}
+
+#[test]
+fn old_cards_read_as_new_ones() {
+    let Some(text) = reference("events_sample.ndjson") else { return };
+    let old = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["event"].clone())
+        .find(|e| e["type"] == "charge.updated" && e["api_version"].is_null())
+        .unwrap();
+    let rows: Vec<Row> = rows(&super::fold([&old])).into_values().collect();
+    let attempt = crate::only!(rows, PaymentAttempt);
+    assert_eq!(attempt.outcome, "authorised");
+    assert_eq!(attempt.card_brand.as_deref(), Some("visa"));
+    assert_eq!(attempt.payment_method_type.as_deref(), Some("card"));
+    assert_eq!(attempt.card_fingerprint.as_deref(), Some("wXWJT135mEK107G8"));
+    let charge = crate::only!(rows, Charge);
+    assert_eq!((charge.status.as_str(), charge.amount_captured), ("succeeded", 1000));
+}
