@@ -1,0 +1,236 @@
+//! The one thread that writes: it takes what has gathered in the queue as a group, writes the new events of it, syncs
+//! once, answers everyone, and adds the identities to the index.
+//!
+//! ```text
+//! queue ──► group ──► duplicates out ──► write ──► sync ──► publish ──► answer ──► index
+//!                     (index, group)       │         │                              │
+//!                          full: cut back, │         └─ failed: stop for good       └─ failed: stop; the next
+//!                          refuse, go on  ─┘                                           start adds what is missing
+//! ```
+//!
+//! After a failed sync the pages may be gone and a second sync would still succeed, so there is no second one.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    path::Path,
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
+    thread::{self, JoinHandle},
+};
+
+use super::{
+    Appended, Options,
+    error::{AppendError, LogError},
+    index::{Covered, Index, Key},
+    record,
+    request::Request,
+    segment::{self, Extent, FILE_HEADER, Segment},
+    shared::Shared,
+};
+use crate::{base::Offset, store::remedy};
+
+/// The segment that is written to.
+pub(super) struct Active {
+    pub segment: Arc<Segment>,
+    pub file: File,
+    /// Its length, all of it durable.
+    pub length: u64,
+    /// Of the next event.
+    pub next: u64,
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    index: Index,
+    active: Active,
+    options: Options,
+    /// Something was stored since the log was opened.
+    dirty: bool,
+}
+
+pub(super) fn start(
+    shared: Arc<Shared>,
+    index: Index,
+    active: Active,
+    options: Options,
+    requests: mpsc::Receiver<Request>,
+) -> Result<JoinHandle<()>, LogError> {
+    let dir = shared.dir.clone();
+    let writer = Writer { shared, index, active, options, dirty: false };
+    thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(&requests)).map_err(LogError::io(&dir))
+}
+
+/// Requests that share one sync.
+#[derive(Default)]
+struct Group {
+    requests: Vec<(Request, Vec<Appended>)>,
+    /// New events, as they are written.
+    bytes: Vec<u8>,
+    /// Of each new event: where its record begins in `bytes`.
+    starts: Vec<usize>,
+    /// Of each new event: its offset.
+    offsets: HashMap<Key, u64>,
+    duplicates: u64,
+}
+
+impl Writer {
+    fn run(mut self, requests: &mpsc::Receiver<Request>) {
+        while let Ok(first) = requests.recv() {
+            let mut group = Group::default();
+            self.add(&mut group, first);
+            while group.bytes.len() < self.options.group_bytes
+                && let Ok(request) = requests.try_recv()
+            {
+                self.add(&mut group, request);
+            }
+            self.commit(group);
+        }
+        self.close();
+    }
+
+    /// Sorts a request's events into new ones and duplicates.
+    fn add(&self, group: &mut Group, request: Request) {
+        if let Err(e) = self.shared.check() {
+            return request.answer(Err(e));
+        }
+        match self.sort(group, &request) {
+            Ok(answer) => group.requests.push((request, answer)),
+            Err(e) => request.answer(Err(AppendError::Write { reason: e.to_string() })),
+        }
+    }
+
+    fn sort(&self, group: &mut Group, request: &Request) -> Result<Vec<Appended>, LogError> {
+        let mut known = Vec::new();
+        for key in request.keys() {
+            known.push(match group.offsets.get(&key) {
+                Some(offset) => Some(Offset(*offset)),
+                None => self.index.find(&key)?,
+            });
+        }
+        let answers = request.events().zip(known).map(|((key, body), known)| {
+            let known = known.or_else(|| group.offsets.get(&key).copied().map(Offset));
+            if known.is_some() {
+                group.duplicates += 1;
+                return Appended::Duplicate(known);
+            }
+            let place = group.starts.len();
+            let offset = self.active.next + place as u64;
+            group.starts.push(group.bytes.len());
+            record::write(&mut group.bytes, offset, place as u32, body);
+            group.offsets.insert(key, offset);
+            Appended::Stored(Offset(offset))
+        });
+        Ok(answers.collect())
+    }
+
+    fn commit(&mut self, group: Group) {
+        if group.requests.is_empty() {
+            return;
+        }
+        if !group.starts.is_empty()
+            && let Err(e) = self.store(&group)
+        {
+            self.shared.counters.refused.fetch_add(1, Relaxed);
+            return group.refuse(&e);
+        }
+        let counters = &self.shared.counters;
+        counters.events.fetch_add(group.starts.len() as u64, Relaxed);
+        counters.duplicates.fetch_add(group.duplicates, Relaxed);
+        let Group { requests, offsets, .. } = group;
+        for (request, answer) in requests {
+            request.answer(Ok(answer));
+        }
+        self.remember(offsets);
+    }
+
+    /// Returns when the group's events are on disk.
+    fn store(&mut self, group: &Group) -> Result<(), AppendError> {
+        self.make_sure_of_room(group.bytes.len() as u64)?;
+        if self.active.length >= self.options.segment_bytes && self.active.next > self.active.segment.first {
+            self.roll()?;
+        }
+        let Active { segment, file, length, next } = &mut self.active;
+        if let Err(e) = self.options.disk.write(file, &group.bytes, *length) {
+            return Err(match file.set_len(*length) {
+                Ok(()) => refused(&segment.path, &e),
+                Err(e) => self.shared.stop(format!("an unfinished write could not be cut off: {e}")),
+            });
+        }
+        if let Err(e) = self.options.disk.sync(file) {
+            return Err(self.shared.stop(format!("{} could not be synced: {e}", segment.path.display())));
+        }
+        let (first, at) = (*next, *length);
+        *next += group.starts.len() as u64;
+        *length += group.bytes.len() as u64;
+        let places = (first..).zip(group.starts.iter().map(|start| at + *start as u64));
+        segment.extend(places, *next, *length);
+        self.shared.publish(*next);
+        self.dirty = true;
+        self.shared.counters.syncs.fetch_add(1, Relaxed);
+        self.shared.counters.bytes.fetch_add(group.bytes.len() as u64, Relaxed);
+        Ok(())
+    }
+
+    fn make_sure_of_room(&self, bytes: u64) -> Result<(), AppendError> {
+        let dir = &self.shared.dir;
+        let full = match self.options.disk.room(dir) {
+            Ok(room) if room >= bytes => return Ok(()),
+            Ok(_) => io::Error::from(io::ErrorKind::StorageFull),
+            Err(e) => e,
+        };
+        Err(refused(dir, &full))
+    }
+
+    /// Goes on in a new segment.
+    fn roll(&mut self) -> Result<(), AppendError> {
+        let (dir, first) = (&self.shared.dir, self.active.next);
+        let file = segment::prepare(dir, first, first, self.options.disk.as_ref())
+            .map_err(|e| refused(&segment::path(dir, first), &e))?;
+        segment::publish(dir, first)
+            .map_err(|e| self.shared.stop(format!("a new segment in {} could not be synced: {e}", dir.display())))?;
+        let segment = Arc::new(Segment::new(dir, first, Extent::new(first)));
+        self.shared.add_segment(segment.clone());
+        self.shared.counters.bytes.fetch_add(FILE_HEADER, Relaxed);
+        self.active = Active { segment, file, length: FILE_HEADER, next: first };
+        Ok(())
+    }
+
+    fn remember(&self, offsets: HashMap<Key, u64>) {
+        if offsets.is_empty() {
+            return;
+        }
+        let covered = Covered { end: self.active.next, segment: self.active.segment.first };
+        if let Err(e) = self.index.add(offsets.into_iter(), covered) {
+            self.shared.stop(format!("duplicates can no longer be told: {e}"));
+        }
+    }
+
+    /// Leaves a mark, so that damage to the last events is told from a write that was never finished.
+    fn close(self) {
+        if !self.dirty || self.shared.check().is_err() {
+            return;
+        }
+        let Active { file, length, next, .. } = &self.active;
+        let mut mark = Vec::new();
+        record::write(&mut mark, *next, 0, &[]);
+        let closed = self.options.disk.write(file, &mark, *length).and_then(|()| self.options.disk.sync(file));
+        if let Err(e) = closed.or_else(|e: io::Error| file.set_len(*length).and(Err(e))) {
+            tracing::warn!(log = %self.shared.dir.display(), "the log was closed without its last mark: {e}");
+        }
+    }
+}
+
+fn refused(path: &Path, error: &io::Error) -> AppendError {
+    AppendError::Write { reason: format!("{}: {error}{}", path.display(), remedy(error)) }
+}
+
+impl Group {
+    /// Nothing of it was stored. Who brought only duplicates of stored events is answered all the same.
+    fn refuse(self, error: &AppendError) {
+        for (request, answer) in self.requests {
+            let pending = request.keys().any(|key| self.offsets.contains_key(&key));
+            request.answer(if pending { Err(error.clone()) } else { Ok(answer) });
+        }
+    }
+}
