@@ -1,0 +1,100 @@
+//! A folded table as it is stored: a base, and an append-only `<table>_changes` of newer row versions laid over it.
+//!
+//! What is read is the newest version of every changed object, and of the base every row whose object has not changed.
+//! Here is the one place that says so; readers build on [`laid_over`], and [`Lake::fold_in`] writes what it yields back
+//! as the new base.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::{Column, DataFusionError, JoinType, Result as PlanResult};
+use datafusion::datasource::provider_as_source;
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlanBuilder, cast, col, lit};
+use datafusion::prelude::SessionContext;
+use datafusion::scalar::ScalarValue;
+
+use super::error::{LakeError, Result};
+use super::{Lake, Rows};
+
+/// What the name of a table of changes ends with.
+pub const CHANGES: &str = "_changes";
+
+/// The table that gathers the changes of `table`.
+pub fn changes_of(table: &str) -> String {
+    format!("{table}{CHANGES}")
+}
+
+/// The rows of `base` with `changes` laid over them, as the columns of `schema`. A column that a stored table does not
+/// have yet is null. Objects are told apart by `livemode` and `key`.
+pub fn laid_over(
+    base: Arc<dyn TableProvider>,
+    changes: Arc<dyn TableProvider>,
+    key: &str,
+    schema: &Schema,
+) -> PlanResult<LogicalPlanBuilder> {
+    let newest = newest(changes.clone(), key, schema)?.build()?;
+    let keys = |side: &str| vec![of(side, "livemode"), of(side, key)];
+    let columns = columns("base", schema, &base.schema());
+    // The few changed ids are the side that is held in memory.
+    scan("changed", changes)?
+        .join(scan("base", base)?.build()?, JoinType::RightAnti, (keys("changed"), keys("base")), None)?
+        .project(columns)?
+        .union(newest)
+}
+
+/// The last version of each object in `changes`. Versions of one object differ in their offset.
+pub fn newest(changes: Arc<dyn TableProvider>, key: &str, schema: &Schema) -> PlanResult<LogicalPlanBuilder> {
+    let rank = row_number()
+        .partition_by(vec![col("changes.livemode"), Expr::Column(of("changes", key))])
+        .order_by(vec![col("changes.log_offset").sort(false, false)])
+        .build()?
+        .alias("newness");
+    let columns = columns("changes", schema, &changes.schema());
+    scan("changes", changes)?.window([rank])?.filter(col("newness").eq(lit(1u64)))?.project(columns)
+}
+
+/// The columns of `schema` out of a stored table.
+pub fn columns(side: &str, schema: &Schema, stored: &Schema) -> Vec<Expr> {
+    let column = |field: &FieldRef| {
+        let name = field.name();
+        match stored.field_with_name(name).map(|f| f.data_type() == field.data_type()) {
+            Ok(true) => Expr::Column(of(side, name)).alias(name),
+            Ok(false) => cast(Expr::Column(of(side, name)), field.data_type().clone()).alias(name),
+            Err(_) => cast(lit(ScalarValue::Null), field.data_type().clone()).alias(name),
+        }
+    };
+    schema.fields().iter().map(column).collect()
+}
+
+pub fn scan(alias: &str, table: Arc<dyn TableProvider>) -> PlanResult<LogicalPlanBuilder> {
+    LogicalPlanBuilder::scan(alias, provider_as_source(table), None)
+}
+
+/// A column by its exact name: `col` would read capitals and dots in it.
+pub fn of(side: &str, name: &str) -> Column {
+    Column::new(Some(side), name)
+}
+
+impl Lake {
+    /// Makes what `table` is with its changes its new base, sorted by `order`, and then clears the changes. The caller sees
+    /// to it that nothing is appended meanwhile. A crash between the two commits leaves changes that say what the base
+    /// already says.
+    pub async fn fold_in(&self, table: &str, schema: SchemaRef, key: &str, order: &str) -> Result<u64> {
+        let changes = changes_of(table);
+        let snapshot = self.snapshot();
+        let Some(newer) = snapshot.provider(&changes) else { return Ok(0) };
+        let plan = match snapshot.provider(table) {
+            Some(base) => laid_over(base, newer, key, &schema),
+            None => newest(newer, key, &schema),
+        };
+        let failed = |e: DataFusionError| LakeError::Rows { table: table.to_owned(), source: Box::new(e) };
+        let plan = plan.and_then(|p| p.sort([col(order).sort(true, true)])?.build()).map_err(failed)?;
+        let rows = SessionContext::new().execute_logical_plan(plan).await.map_err(failed)?;
+        let rows = rows.execute_stream().await.map_err(failed)?;
+        let written = self.replace(table, schema.clone(), rows, None).await?;
+        self.replace(&changes, schema, Rows::Batches(Vec::new()), None).await?;
+        Ok(written)
+    }
+}
