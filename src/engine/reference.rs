@@ -1,0 +1,84 @@
+//! Reference tables that the product ships: `ref.decline_codes`, `ref.currencies`.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, StringArray},
+        datatypes::{Field, Schema},
+    },
+    catalog::TableProvider,
+    datasource::MemTable,
+    error::Result,
+};
+
+use crate::base::{Currency, decline};
+
+pub(super) const NAMES: [&str; 2] = ["ref.currencies", "ref.decline_codes"];
+
+/// The reference table of that name, if there is one.
+pub(super) fn table(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+    match name {
+        "ref.currencies" => currencies().map(Some),
+        "ref.decline_codes" => decline_codes().map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// `currency`, lower-case ISO code; `exponent`, decimal places of its major unit. One row a currency that Stripe takes.
+fn currencies() -> Result<Arc<dyn TableProvider>> {
+    let all: Vec<Currency> =
+        include_str!("../../data/currencies.csv").lines().skip(1).filter_map(|l| Currency::parse(l).ok()).collect();
+    let exponents: Int32Array = all.iter().map(|c| Some(i32::from(c.exponent()))).collect();
+    memory(vec![("currency", texts(all.iter().map(Currency::as_str))), ("exponent", Arc::new(exponents))])
+}
+
+/// One row a code and family of payment methods.
+fn decline_codes() -> Result<Arc<dyn TableProvider>> {
+    let all = decline::all();
+    let masked: BooleanArray = all.iter().map(|c| Some(c.mask_from_customer)).collect();
+    memory(vec![
+        ("code", texts(all.iter().map(|c| c.code))),
+        ("kind", texts(all.iter().map(|c| c.kind))),
+        ("category", texts(all.iter().map(|c| c.category))),
+        ("retry_advice", texts(all.iter().map(|c| c.retry_advice))),
+        ("who_acts", texts(all.iter().map(|c| c.who_acts))),
+        ("mask_from_customer", Arc::new(masked)),
+        ("next_step", texts(all.iter().map(|c| c.next_step))),
+    ])
+}
+
+fn texts<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn memory(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>> {
+    let fields: Vec<Field> = columns.iter().map(|(n, c)| Field::new(*n, c.data_type().clone(), false)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns.into_iter().map(|(_, c)| c).collect())?;
+    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_table_has_its_rows() {
+        for name in NAMES {
+            assert!(table(name).unwrap().is_some(), "{name}");
+        }
+        assert!(table("ref.weather").unwrap().is_none());
+    }
+
+    /// A currency with an exponent of its own that the list lacks would be read with two decimal places by a join.
+    #[test]
+    fn every_currency_with_an_exponent_of_its_own_is_listed() {
+        let listed: Vec<&str> = include_str!("../../data/currencies.csv").lines().skip(1).collect();
+        for line in include_str!("../../data/currency_exponents.csv").lines().skip(1) {
+            let code = line.split(',').next().unwrap();
+            assert!(listed.contains(&code), "{code}");
+        }
+        assert!(listed.is_sorted());
+    }
+}

@@ -1,0 +1,240 @@
+//! How large a statement would become, found out before it does.
+//!
+//! A short text can stand for a deep tree (`a OR b OR c …` is as deep as it is long), a tree that takes exponential
+//! time to plan (each nested subquery is planned twice), or one that doubles with each line (a `WITH` that names the
+//! one before it twice). None of these is stopped by limits of time and memory, as they act in the planner.
+
+use std::{collections::HashMap, convert::Infallible, ops::ControlFlow};
+
+use datafusion::sql::{
+    parser::Statement,
+    sqlparser::{
+        ast::{Expr, ObjectName, Query, Statement as Ast, Visit, Visitor, visit_relations},
+        keywords::Keyword,
+        tokenizer::{Token, TokenWithSpan},
+    },
+};
+
+use super::error::SqlError;
+
+/// How deep an expression or a chain of joins may be. Some passes recurse with frames of kilobytes; this depth fits the
+/// engine's stacks with a margin.
+const MAX_DEPTH: usize = 1000;
+
+/// How deep subqueries in expressions may be nested. Planning takes time 2 to this power.
+const MAX_SUBQUERIES: usize = 8;
+
+/// How many tables a statement may read, each mention of a `WITH` table counted as all that it reads.
+const MAX_TABLES: u64 = 2000;
+
+/// One level of parentheses.
+#[derive(Default)]
+struct Level {
+    /// Operators since the last comma or clause.
+    operators: usize,
+    /// Joins and set operations, which clauses do not end.
+    chain: usize,
+    in_from: bool,
+}
+
+/// Refuses what would be nested deeper than [`MAX_DEPTH`], before anything is built that deep.
+pub(super) fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
+    let mut levels = vec![Level::default()];
+    // Of all levels but the last.
+    let mut below = 0;
+    for TokenWithSpan { token, span } in tokens {
+        match token {
+            Token::LParen => {
+                below += levels.last().map_or(0, |l| 1 + l.operators + l.chain);
+                levels.push(Level::default());
+            }
+            Token::RParen if levels.len() > 1 => {
+                levels.pop();
+                below -= levels.last().map_or(0, |l| 1 + l.operators + l.chain);
+            }
+            other => {
+                if let Some(level) = levels.last_mut() {
+                    count(level, other);
+                }
+            }
+        }
+        let depth = below + levels.last().map_or(0, |l| l.operators + l.chain);
+        if depth > MAX_DEPTH {
+            return Err(SqlError::user(format!(
+                "more than {MAX_DEPTH} operators, joins or parentheses in a row: use IN (…), or a table to join with"
+            ))
+            .at(span.start.line, span.start.column));
+        }
+    }
+    Ok(())
+}
+
+fn count(level: &mut Level, token: &Token) {
+    match token {
+        Token::Comma if level.in_from => level.chain += 1,
+        Token::Comma => level.operators = 0,
+        Token::SemiColon => *level = Level::default(),
+        Token::Word(word) => match word.keyword {
+            Keyword::JOIN | Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT => level.chain += 1,
+            Keyword::FROM => *level = Level { operators: 0, in_from: true, ..*level },
+            Keyword::SELECT | Keyword::WHERE | Keyword::GROUP | Keyword::HAVING | Keyword::ORDER | Keyword::LIMIT => {
+                *level = Level { operators: 0, in_from: false, ..*level };
+            }
+            Keyword::ON | Keyword::WHEN | Keyword::THEN | Keyword::ELSE => level.operators = 0,
+            Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::IS | Keyword::IN | Keyword::BETWEEN => {
+                level.operators += 1;
+            }
+            Keyword::LIKE | Keyword::ILIKE | Keyword::SIMILAR | Keyword::COLLATE | Keyword::AT => level.operators += 1,
+            _ => {}
+        },
+        Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Period | Token::EOF => {}
+        _ => level.operators += 1,
+    }
+}
+
+/// Refuses subqueries nested too deeply, and `WITH` tables that multiply.
+pub(super) fn check_statement(statement: &Statement) -> Result<(), SqlError> {
+    let ast = match statement {
+        Statement::Statement(ast) => ast.as_ref(),
+        Statement::Explain(explain) => return check_statement(&explain.statement),
+        _ => return Ok(()),
+    };
+    if let ControlFlow::Break(told) = ast.visit(&mut Nesting::default()) {
+        return Err(told);
+    }
+    let mut tables = Tables::default();
+    // Twice, as a query inside may name a table of the query around it.
+    for _ in 0..2 {
+        tables.count(ast);
+    }
+    if tables.of(ast) > MAX_TABLES {
+        return Err(SqlError::user(format!(
+            "with each WITH written out the query reads more than {MAX_TABLES} tables: name each of them fewer times"
+        )));
+    }
+    Ok(())
+}
+
+/// How deep the visitor is in subqueries of expressions.
+#[derive(Default)]
+struct Nesting(usize);
+
+fn is_subquery(e: &Expr) -> bool {
+    matches!(e, Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. })
+}
+
+impl Visitor for Nesting {
+    type Break = SqlError;
+
+    fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<SqlError> {
+        self.0 += usize::from(is_subquery(e));
+        if self.0 > MAX_SUBQUERIES {
+            return ControlFlow::Break(SqlError::user(format!(
+                "more than {MAX_SUBQUERIES} subqueries inside one another: name parts of it with WITH"
+            )));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, e: &Expr) -> ControlFlow<SqlError> {
+        self.0 -= usize::from(is_subquery(e));
+        ControlFlow::Continue(())
+    }
+}
+
+/// How many tables each `WITH` table reads. One name that means two things counts as the larger.
+#[derive(Default)]
+struct Tables(HashMap<String, u64>);
+
+impl Tables {
+    fn count(&mut self, ast: &Ast) {
+        let ControlFlow::Continue(()) = ast.visit(self);
+    }
+
+    /// In all of `part`, each mention counted.
+    fn of<V: Visit>(&self, part: &V) -> u64 {
+        let mut sum = 0u64;
+        let ControlFlow::Continue(()) = visit_relations(part, |name: &ObjectName| {
+            sum = sum.saturating_add(self.0.get(&name.to_string().to_lowercase()).copied().unwrap_or(1));
+            ControlFlow::<Infallible>::Continue(())
+        });
+        sum
+    }
+}
+
+impl Visitor for Tables {
+    type Break = Infallible;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Infallible> {
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let (name, reads) = (cte.alias.name.to_string().to_lowercase(), self.of(cte.query.as_ref()));
+            let known = self.0.entry(name).or_default();
+            *known = reads.max(*known);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fence::parse;
+
+    fn refusal(sql: &str) -> String {
+        parse(sql).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn depth_is_refused_before_it_is_built() {
+        let sum = format!("SELECT 1{}", "+1".repeat(100_000));
+        assert!(refusal(&sum).starts_with("1:2009: more than 1000 operators"), "{}", refusal(&sum));
+        for chain in [" OR a = 1", " UNION ALL SELECT 1", ", t", " JOIN t ON true", "::int", "[1]", " IS NULL"] {
+            let sql = format!("SELECT a FROM t WHERE a{}", chain.repeat(5_000));
+            let sql = if chain.contains('t') { sql.replace(" WHERE a", "") } else { sql };
+            assert!(refusal(&sql).contains("in a row"), "{chain}: {}", refusal(&sql));
+        }
+        assert!(refusal(&format!("SELECT {}1{}", "(".repeat(200), ")".repeat(200))).contains("too deeply"));
+        assert!(refusal(&format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000))).contains("in a row"));
+        assert!(refusal(&format!("SELECT {}1", "- ".repeat(900))).contains("too deeply"));
+        let long_list = format!("SELECT 1 WHERE 1 IN ({}1)", "-1, ".repeat(50_000));
+        assert!(parse(&long_list).is_ok());
+    }
+
+    #[test]
+    fn subqueries_are_nested_a_few_times_at_most() {
+        let nested = |depth: usize| format!("SELECT {}1{}", "(SELECT ".repeat(depth), ")".repeat(depth));
+        assert!(parse(&nested(8)).is_ok());
+        assert_eq!(refusal(&nested(9)), "more than 8 subqueries inside one another: name parts of it with WITH");
+        let beside = format!("SELECT 1{}", ", (SELECT 1)".repeat(100));
+        assert!(parse(&beside).is_ok());
+    }
+
+    #[test]
+    fn tables_that_double_are_refused() {
+        let doubling = |levels: usize| {
+            let ctes: String = (1..=levels)
+                .map(|i| format!(", t{i} AS (SELECT * FROM t{0} UNION ALL SELECT * FROM t{0})", i - 1))
+                .collect();
+            format!("WITH t0 AS (SELECT * FROM core.orders){ctes} SELECT count(*) FROM t{levels}")
+        };
+        assert!(parse(&doubling(6)).is_ok());
+        assert!(refusal(&doubling(12)).contains("more than 2000 tables"));
+        assert!(refusal(&format!("SELECT * FROM ({}) AS x", doubling(12))).contains("more than 2000 tables"));
+        let one_after_another: String = (1..300).map(|i| format!(", t{i} AS (SELECT * FROM t{})", i - 1)).collect();
+        assert!(parse(&format!("WITH t0 AS (SELECT 1){one_after_another} SELECT * FROM t299")).is_ok());
+        // A name of its own inside: not endless.
+        assert!(parse("WITH t AS (SELECT * FROM t AS a, t AS b) SELECT * FROM t, t AS c").is_ok());
+    }
+
+    /// References are read on the caller's thread, which has the stack of any thread.
+    #[test]
+    fn the_deepest_statement_is_parsed_on_a_small_stack() {
+        let deepest = [
+            format!("SELECT 1{}", "+1".repeat(990)),
+            format!("SELECT 1{}", " UNION SELECT 1".repeat(490)),
+            format!("SELECT {}1{}", "(SELECT abs(".repeat(8), "))".repeat(8)),
+        ];
+        let parsing = move || deepest.iter().all(|sql| crate::engine::Session::table_references(sql).is_ok());
+        let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(parsing).unwrap();
+        assert!(thread.join().unwrap());
+    }
+}

@@ -1,0 +1,60 @@
+//! Views: SQL that a name stands for, planned when a query names it.
+//!
+//! A view is planned after those that it names, each once a session; a view that names itself, by whatever way round,
+//! is reported with the way. The built-in ones are `sql/core/*.sql`.
+
+use std::{collections::HashMap, sync::Arc};
+
+use datafusion::datasource::ViewTable;
+use futures::future::BoxFuture;
+
+use super::{
+    catalog::Catalog,
+    error::{SqlError, explain},
+    fence,
+};
+
+/// Tables of the core that are computed from others.
+pub(super) fn built_in() -> HashMap<String, String> {
+    [
+        ("core.orders", include_str!("../../sql/core/orders.sql")),
+        ("core.people", include_str!("../../sql/core/people.sql")),
+    ]
+    .into_iter()
+    .map(|(name, sql)| (name.to_owned(), sql.to_owned()))
+    .collect()
+}
+
+impl Catalog {
+    /// Plans those of `names` that are views, and what they need.
+    pub async fn plan_views(self: &Arc<Self>, names: &[String]) -> Result<(), SqlError> {
+        for name in names {
+            self.plan_view(name.clone(), Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    fn plan_view(self: &Arc<Self>, name: String, mut way: Vec<String>) -> BoxFuture<'static, Result<(), SqlError>> {
+        let this = Arc::clone(self);
+        Box::pin(async move {
+            let Some(sql) = this.view(&name) else { return Ok(()) };
+            if this.planned(&name).is_some() {
+                return Ok(());
+            }
+            if way.contains(&name) {
+                way.push(name);
+                return Err(SqlError::user(format!("a view that names itself: {}", way.join(" → "))));
+            }
+            way.push(name.clone());
+            let statement = fence::parse(sql).map_err(|e| e.in_view(&name))?;
+            for named in fence::references(&statement)? {
+                this.plan_view(named, way.clone()).await?;
+            }
+            let plan = this.state().statement_to_plan(statement).await;
+            let plan = plan.map_err(|e| explain(&e, || this.suggestions(0)).in_view(&name))?;
+            fence::verify(&plan).map_err(|e| e.in_view(&name))?;
+            this.keep(&name, Arc::new(ViewTable::new(plan, Some(sql.to_owned()))));
+            Ok(())
+        })
+    }
+}
