@@ -1,0 +1,371 @@
+//! The truth: what any right pipeline must find, counted by the simulator as it acts and never read off the events.
+//!
+//! What counts, and how (the SQL of each total stands in `questions`):
+//!
+//! - **event**: a distinct event; a second delivery is none, a twin under another id is one.
+//! - **attempt**: a charge, or a failed authentication, which makes no charge. A challenge that nobody answered is no attempt.
+//! - **outcome**: the charge's `outcome.type`; `authorised` and `pending` by its status; `auth_failed` without a charge.
+//! - **technical**: the code is `processing_error` or `issuer_not_available`, or 3D Secure broke down.
+//! - **rates**, over live attempts that are not `invalid` (A): raw = authorised / A; network = authorised / (A less failed
+//!   authentications and blocks); technical = (A less technical) / A; by intent = intents succeeded or to be captured /
+//!   intents with an attempt; deduplicated = groups whose last attempt was authorised / groups, a group being attempts of one
+//!   customer (else one card, else the attempt itself) for one amount with no day between one and the next. Bank debits,
+//!   whose answer comes after days, are left out of the groups.
+//! - **person**: identifiers linked by events, directly or in a chain; a browser on which nobody signed in is one.
+//! - **order**: a live intent that succeeded, or a live captured charge that has no intent.
+//! - **abandoned cart**: something was added, nothing ordered, and its last event is 30 minutes to 48 hours before the end.
+//! - **recoverable payment**: a live intent that waits for a payment method, whose last attempt failed for a reason that the
+//!   customer can mend (money or limit, card data, authentication), and of whose person no intent has succeeded since that
+//!   attempt was made.
+//! - **consent**: the latest statement for a person and channel.
+
+use std::collections::BTreeMap;
+
+use super::{
+    crowd::{Consent, Member, reached},
+    delivery::Posted,
+    sale::{Charge, Failure, Intent, Method, Purchase, Status, Verdict},
+};
+use crate::base::{
+    Source,
+    time::{HOUR, MINUTE},
+};
+
+/// A value of a total's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cell {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Text(&'static str),
+}
+
+type Key = [Cell; 4];
+pub(super) type Tally = BTreeMap<Key, [i64; 3]>;
+
+#[derive(Default)]
+pub(super) struct Truth {
+    tallies: BTreeMap<&'static str, Tally>,
+    /// Carts that were not ordered, with their last event.
+    carts: BTreeMap<String, i64>,
+    recoverable: BTreeMap<(u32, String), ()>,
+    last_paid: BTreeMap<u32, i64>,
+    groups: BTreeMap<(String, i64, &'static str), Group>,
+    pub lines: u64,
+    pub duplicates: u64,
+}
+
+/// Attempts to pay one amount.
+struct Group {
+    last: i64,
+    authorised: bool,
+}
+
+const DAY_SECONDS: i64 = 86_400;
+
+impl From<bool> for Cell {
+    fn from(yes: bool) -> Cell {
+        Cell::Bool(yes)
+    }
+}
+
+impl From<&'static str> for Cell {
+    fn from(text: &'static str) -> Cell {
+        Cell::Text(text)
+    }
+}
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Cell {
+        value.map_or(Cell::Null, Into::into)
+    }
+}
+
+impl Truth {
+    pub fn tally(&self, name: &str) -> Tally {
+        let mut tally = self.tallies.get(name).cloned().unwrap_or_default();
+        tally.retain(|_, values| values[0] != 0);
+        tally
+    }
+
+    fn add(&mut self, name: &'static str, keys: &[Cell], values: [i64; 3]) {
+        let mut key = [Cell::Null; 4];
+        for (place, cell) in key.iter_mut().zip(keys) {
+            *place = *cell;
+        }
+        let sums = self.tallies.entry(name).or_default().entry(key).or_default();
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += value;
+        }
+    }
+
+    fn count(&mut self, name: &'static str, keys: &[Cell], by: i64) {
+        self.add(name, keys, [by, 0, 0]);
+    }
+
+    pub fn event(&mut self, source: Source, kind: &'static str, posted: Posted) {
+        self.lines += posted.events + posted.duplicates;
+        self.duplicates += posted.duplicates;
+        self.count("events", &[source.as_str().into(), kind.into()], posted.events as i64);
+        self.count("events_by_source", &[source.as_str().into()], posted.events as i64);
+    }
+
+    // The shop's page.
+
+    pub fn shop_event(&mut self, kind: &'static str) {
+        let cart = match kind {
+            "page" => return self.count("page_views", &[], 1),
+            "Product Viewed" => return self.count("product_views", &[], 1),
+            "Product Added" => "added",
+            "Product Removed" => "removed",
+            "Cart Viewed" => "viewed",
+            "Checkout Started" => "checkout_started",
+            "Order Completed" => "ordered",
+            _ => return,
+        };
+        self.count("cart_events", &[cart.into()], 1);
+    }
+
+    pub fn cart_touched(&mut self, id: &str, at: i64) {
+        let last = self.carts.entry(id.to_owned()).or_insert(at);
+        *last = at.max(*last);
+    }
+
+    pub fn cart_ordered(&mut self, id: &str) {
+        self.carts.remove(id);
+    }
+
+    /// Carts that are abandoned at `end`, by id.
+    pub fn abandoned_carts(&self, end: i64) -> Vec<&str> {
+        let due = end - 48 * HOUR + 1..=end - 30 * MINUTE;
+        self.carts.iter().filter(|(_, at)| due.contains(at)).map(|(id, _)| id.as_str()).collect()
+    }
+
+    // Klaviyo.
+
+    pub fn message(&mut self, sms: bool, metric: &'static str) {
+        let kind = match metric {
+            "Received Email" | "Received SMS" => "delivered",
+            "Opened Email" => "opened",
+            "Clicked Email" => "clicked",
+            "Bounced Email" => "bounced",
+            "Sent SMS" => "sent",
+            "Failed to Deliver SMS" => "failed",
+            _ => "unsubscribed",
+        };
+        self.count("message_events", &[if sms { "sms" } else { "email" }.into(), kind.into()], 1);
+    }
+
+    // Stripe.
+
+    pub fn customer_made(&mut self, live: bool) {
+        self.count("customers", &[live.into()], 1);
+    }
+
+    pub fn customer_gone(&mut self, live: bool) {
+        self.add("customers", &[live.into()], [0, 1, 0]);
+    }
+
+    pub fn session_over(&mut self, live: bool, status: &'static str, payment: &'static str) {
+        self.count("checkouts", &[live.into(), status.into(), payment.into()], 1);
+    }
+
+    pub fn session_paid(&mut self, live: bool) {
+        self.session_over(live, "complete", "paid");
+        self.count("checkouts", &[live.into(), "complete".into(), "unpaid".into()], -1);
+    }
+
+    pub fn intent_opened(&mut self, of: &Purchase) {
+        if let Some(intent) = &of.intent {
+            self.tally_intent(of, intent, 1);
+            self.count("attempts_per_intent", &[of.live.into(), Cell::Int(0)], 1);
+        }
+    }
+
+    /// To be told before it moves.
+    pub fn intent_moves(&mut self, of: &Purchase, status: Status, received: i64) {
+        let Some(intent) = &of.intent else { return };
+        self.tally_intent(of, intent, -1);
+        self.tally_intent(of, &Intent { status, received, latest_charge: None, error: None, ..intent.clone() }, 1);
+        if status != Status::RequiresPaymentMethod {
+            self.recoverable.remove(&(of.person, intent.id.clone()));
+        }
+    }
+
+    fn tally_intent(&mut self, of: &Purchase, intent: &Intent, by: i64) {
+        let status = intent.status.as_str().into();
+        self.add("intents", &[of.live.into(), of.currency.into(), status], [by, by * of.amount, by * intent.received]);
+        if of.live && intent.status == Status::Succeeded {
+            self.add("orders", &[of.currency.into()], [by, by * intent.received, 0]);
+        }
+        if of.live && matches!(intent.status, Status::Succeeded | Status::RequiresCapture) {
+            self.count("intents_won", &[], by);
+        }
+    }
+
+    /// A charge was tried, after so many attempts of its intent.
+    pub fn charge_made(&mut self, charge: &Charge, attempts: Option<u32>) {
+        self.tally_charge(charge, 1);
+        if let Some(before) = attempts {
+            self.one_more_attempt(charge.live, before);
+        }
+        let fingerprint = if let Method::Card { card, .. } = &charge.method { Some(&card.fingerprint) } else { None };
+        let who = charge.customer.as_ref().or(fingerprint).unwrap_or(&charge.id).clone();
+        let counts =
+            charge.live && !matches!(charge.method, Method::Debit { .. }) && charge.verdict != Verdict::Invalid;
+        if counts {
+            let authorised = charge.verdict == Verdict::Authorised;
+            self.group(who, charge.amount, charge.currency, charge.created, authorised);
+        }
+        self.consider_recovery(charge);
+    }
+
+    /// It came out otherwise, or was captured, or disputed.
+    pub fn charge_changes(&mut self, before: &Charge, after: &Charge) {
+        self.tally_charge(before, -1);
+        self.tally_charge(after, 1);
+    }
+
+    /// Days after it was tried; something else may have been paid between.
+    pub fn failed_late(&mut self, charge: &Charge) {
+        if self.last_paid.get(&charge.person).is_none_or(|paid| *paid <= charge.created) {
+            self.consider_recovery(charge);
+        }
+    }
+
+    fn tally_charge(&mut self, charge: &Charge, by: i64) {
+        let (live, outcome, method) = (charge.live.into(), charge.outcome(), charge.method.kind());
+        self.add(
+            "charges",
+            &[live, charge.currency.into(), charge.status().into()],
+            [by, by * charge.amount, by * charge.amount_captured()],
+        );
+        if charge.live && charge.intent.is_none() && charge.captured {
+            self.add("orders", &[charge.currency.into()], [by, by * charge.amount, 0]);
+        }
+        self.count("charges_disputed", &[live], by * i64::from(charge.disputed));
+        self.count("attempts", &[live, outcome.into()], by);
+        self.count("technical", &[live], by * i64::from(charge.is_technical()));
+        self.count("risk_levels", &[live, charge.risk_level().into()], by);
+        if let Some(decline) = charge.decline() {
+            self.count("declines", &[live, decline.category(method).into(), decline.code.into()], by);
+        }
+        if let Some(three_ds) = charge.three_ds {
+            self.count("three_ds", &[live, three_ds.result.into(), three_ds.flow.into()], by);
+        }
+        if charge.verdict == Verdict::Authorised {
+            let wallet = if let Method::Card { wallet, .. } = charge.method { wallet } else { None };
+            self.count("methods", &[live, method.into(), wallet.into()], by);
+        }
+    }
+
+    /// An attempt that never came to a charge. `at`, in seconds.
+    pub fn authentication_failed(&mut self, of: &Purchase, failure: &Failure, at: i64) {
+        let Some(intent) = &of.intent else { return };
+        self.one_more_attempt(of.live, intent.attempts);
+        self.count("attempts", &[of.live.into(), "auth_failed".into()], 1);
+        let attempt = format!("{}:{}", intent.id, failure.method_id);
+        let fingerprint = if let Method::Card { card, .. } = &failure.method { Some(&card.fingerprint) } else { None };
+        let who = of.customer.as_ref().or(fingerprint).unwrap_or(&attempt).clone();
+        if of.live {
+            self.group(who, of.amount, of.currency, at, false);
+            self.recoverable.insert((of.person, intent.id.clone()), ());
+        }
+    }
+
+    fn one_more_attempt(&mut self, live: bool, before: u32) {
+        let before = i64::from(before);
+        self.count("attempts_per_intent", &[live.into(), Cell::Int(before)], -1);
+        self.count("attempts_per_intent", &[live.into(), Cell::Int(before + 1)], 1);
+    }
+
+    fn group(&mut self, who: String, amount: i64, currency: &'static str, at: i64, authorised: bool) {
+        let before = self.groups.insert((who, amount, currency), Group { last: at, authorised });
+        let continues = before.filter(|g| at - g.last <= DAY_SECONDS);
+        let won_before = continues.as_ref().is_some_and(|g| g.authorised);
+        let won = i64::from(authorised) - i64::from(won_before);
+        self.add("groups", &[], [i64::from(continues.is_none()), won, 0]);
+    }
+
+    fn consider_recovery(&mut self, charge: &Charge) {
+        let Some(intent) = charge.intent.as_ref().filter(|_| charge.live) else { return };
+        let key = (charge.person, intent.clone());
+        let category = charge.decline().map(|d| d.category(charge.method.kind()));
+        let mendable = ["funds_or_limit", "card_data", "authentication", "lpm_limit", "lpm_account"];
+        if category.is_some_and(|c| mendable.contains(&c)) {
+            self.recoverable.insert(key, ());
+        } else {
+            self.recoverable.remove(&key);
+        }
+    }
+
+    /// An intent of theirs succeeded. `at`, in seconds.
+    pub fn paid(&mut self, person: u32, at: i64) {
+        self.last_paid.insert(person, at);
+        let theirs = (person, String::new())..(person + 1, String::new());
+        let ids: Vec<_> = self.recoverable.range(theirs).map(|(key, ())| key.clone()).collect();
+        for id in ids {
+            self.recoverable.remove(&id);
+        }
+    }
+
+    pub fn recoverable(&self) -> Vec<&str> {
+        let mut ids: Vec<&str> = self.recoverable.keys().map(|(_, id)| id.as_str()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The newest refund of a charge.
+    pub fn refund_made(&mut self, charge: &Charge) {
+        let Some(refund) = charge.refunds.last() else { return };
+        let keys = [charge.live.into(), charge.currency.into(), refund.status.into()];
+        self.add("refunds", &keys, [1, refund.amount, 0]);
+    }
+
+    /// The newest refund has left the state `from` for the one it is in.
+    pub fn refund_moves(&mut self, charge: &Charge, from: &'static str) {
+        let Some(refund) = charge.refunds.last() else { return };
+        let keys = [charge.live.into(), charge.currency.into(), from.into()];
+        self.add("refunds", &keys, [-1, -refund.amount, 0]);
+        self.refund_made(charge);
+    }
+
+    // People.
+
+    /// Counts the people among all identifiers seen, and how far each came.
+    pub fn count_people(&mut self, crowd: &[Member], live: impl Fn(u32) -> bool) {
+        let steps = [
+            (reached::PAGE, "1 page"),
+            (reached::PRODUCT, "2 product"),
+            (reached::CART, "3 cart"),
+            (reached::CHECKOUT, "4 checkout"),
+            (reached::ATTEMPT, "5 attempted"),
+            (reached::PAID, "6 paid"),
+        ];
+        for (index, member) in (0u32..).zip(crowd) {
+            for person in member.people() {
+                self.count("people", &[live(index).into()], 1);
+                for (step, name) in steps.iter().filter(|(step, _)| live(index) && person & step != 0) {
+                    debug_assert!(*step != 0);
+                    self.count("reached", &[(*name).into()], 1);
+                }
+            }
+            let consents = [("email", member.email_consent), ("sms", member.sms_consent)];
+            for (channel, consent) in consents.into_iter().filter(|_| member.profile_since.is_some()) {
+                let state = match consent {
+                    Consent::Never => "never_subscribed",
+                    Consent::Subscribed => "subscribed",
+                    Consent::Unsubscribed => "unsubscribed",
+                };
+                self.count("consents", &[channel.into(), state.into()], 1);
+            }
+        }
+    }
+
+    /// Drops what nothing more can change: memory follows the shop's state, not its history.
+    pub fn forget_what_is_settled(&mut self, now: i64) {
+        self.carts.retain(|_, at| *at > now - 72 * HOUR);
+        let seconds = now / 1_000_000;
+        self.groups.retain(|_, group| group.last > seconds - 2 * DAY_SECONDS);
+    }
+}
