@@ -1,0 +1,152 @@
+//! The identity graph as the store holds it: for each identifier its component, for each component what it knows.
+//!
+//! Keys: `i` + world + identifier -> root; `c` + root -> log offset and component, where a root is the name of one of the
+//! component's identifiers. World is `l` (live) or `t` (test): they never meet.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::LoadError;
+use crate::{
+    base::{Micros, Offset, PersonId},
+    facts::{
+        Row, Stamped,
+        identity::{Component, IdentityClaim},
+    },
+    store::{Batch, Keyspace},
+};
+
+/// The components that a batch touches, as they are by now.
+#[derive(Default)]
+pub struct People {
+    homes: HashMap<String, usize>,
+    slots: Vec<Slot>,
+    /// Roots whose components were joined to others.
+    gone: BTreeSet<String>,
+}
+
+struct Slot {
+    root: String,
+    livemode: bool,
+    component: Component,
+    last: Offset,
+    /// Merges that the tables know already.
+    known: BTreeSet<(PersonId, PersonId, Micros)>,
+    /// Identifiers that this batch named.
+    named: BTreeSet<String>,
+}
+
+impl People {
+    pub fn admit(&mut self, store: &Keyspace, claim: &IdentityClaim, offset: Offset) -> Result<(), LoadError> {
+        let world = if claim.livemode { 'l' } else { 't' };
+        let names: Vec<String> = claim.identifiers.iter().map(|i| format!("{world}{}", i.id())).collect();
+        let mut homes = BTreeSet::new();
+        for name in &names {
+            homes.extend(self.home(store, name, claim.livemode)?);
+        }
+        let mut homes = homes.into_iter();
+        let home = match homes.next() {
+            Some(home) => home,
+            None => {
+                let Some(root) = names.first() else { return Ok(()) };
+                self.slots.push(Slot::new(root.clone(), claim.livemode, Component::default(), offset));
+                self.slots.len() - 1
+            }
+        };
+        let mut parts = vec![std::mem::take(&mut self.slots[home].component)];
+        for other in homes {
+            let joined = std::mem::take(&mut self.slots[other].component);
+            for identifier in joined.identifiers() {
+                self.homes.insert(format!("{world}{}", identifier.id()), home);
+            }
+            parts.push(joined);
+            self.gone.insert(self.slots[other].root.clone());
+            let (known, named) =
+                (std::mem::take(&mut self.slots[other].known), std::mem::take(&mut self.slots[other].named));
+            self.slots[home].known.extend(known);
+            self.slots[home].named.extend(named);
+        }
+        let slot = &mut self.slots[home];
+        slot.component = Component::join(parts, claim);
+        slot.last = slot.last.max(offset);
+        for name in names {
+            slot.named.insert(name[1..].to_owned());
+            self.homes.insert(name, home);
+        }
+        Ok(())
+    }
+
+    /// Where the component of an identifier lies, read from the store on first sight.
+    fn home(&mut self, store: &Keyspace, name: &str, livemode: bool) -> Result<Option<usize>, LoadError> {
+        if let Some(home) = self.homes.get(name) {
+            return Ok(Some(*home));
+        }
+        let Some(root) = store.get(format!("i{name}").as_bytes())? else { return Ok(None) };
+        let root = String::from_utf8_lossy(root.as_ref()).into_owned();
+        let Some(bytes) = store.get(format!("c{root}").as_bytes())? else { return Ok(None) };
+        let (last, component) = read(bytes.as_ref())?;
+        let home = self.slots.len();
+        for identifier in component.identifiers() {
+            self.homes.insert(format!("{}{}", &name[..1], identifier.id()), home);
+        }
+        self.slots.push(Slot::new(root, livemode, component, last));
+        Ok(Some(home))
+    }
+
+    /// The identities that the batch named, and the merges that the tables do not know yet.
+    pub fn rows(&self) -> impl Iterator<Item = Stamped> + '_ {
+        self.slots.iter().flat_map(|slot| {
+            let named = slot.component.identity_rows().into_iter().filter(|r| slot.named.contains(&r.identity_id));
+            let merges = slot
+                .component
+                .merge_rows()
+                .into_iter()
+                .filter(|m| !slot.known.contains(&(m.old.clone(), m.new.clone(), m.merged_at)));
+            let rows: Vec<Row> = named.map(Row::from).chain(merges.map(Row::from)).collect();
+            rows.into_iter().map(|row| Stamped { row, livemode: slot.livemode, offset: slot.last })
+        })
+    }
+
+    pub fn store_changes(&self, store: &Keyspace, batch: &mut Batch) -> Result<(), LoadError> {
+        for root in &self.gone {
+            batch.delete(store, format!("c{root}").into_bytes());
+        }
+        for (name, home) in &self.homes {
+            batch.put(store, format!("i{name}").into_bytes(), self.slots[*home].root.as_bytes());
+        }
+        for slot in self.slots.iter().filter(|s| s.component.identifiers().len() > 0) {
+            let mut value = slot.last.0.to_be_bytes().to_vec();
+            value.extend(slot.component.to_bytes().map_err(state_error)?);
+            batch.put(store, format!("c{}", slot.root).into_bytes(), value);
+        }
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn new(root: String, livemode: bool, component: Component, last: Offset) -> Slot {
+        let known = component.merges().into_iter().collect();
+        Slot { root, livemode, component, last, known, named: BTreeSet::new() }
+    }
+}
+
+/// Every row of the identity tables, from all that the store holds.
+pub fn all_rows(store: &Keyspace) -> impl Iterator<Item = Result<Vec<Stamped>, LoadError>> + use<> {
+    store.prefix(b"c").map(|entry| {
+        let (key, bytes) = entry?;
+        let (offset, component) = read(bytes.as_ref())?;
+        let livemode = key.as_ref().get(1) == Some(&b'l');
+        let identities = component.identity_rows().into_iter().map(Row::from);
+        let merges = component.merge_rows().into_iter().map(Row::from);
+        Ok(identities.chain(merges).map(|row| Stamped { row, livemode, offset }).collect())
+    })
+}
+
+fn read(bytes: &[u8]) -> Result<(Offset, Component), LoadError> {
+    let (offset, component) =
+        bytes.split_first_chunk::<8>().ok_or_else(|| LoadError::Identity("cut short".to_owned()))?;
+    Ok((Offset(u64::from_be_bytes(*offset)), Component::from_bytes(component).map_err(state_error)?))
+}
+
+fn state_error(error: impl std::fmt::Display) -> LoadError {
+    LoadError::Identity(error.to_string())
+}

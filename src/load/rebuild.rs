@@ -1,0 +1,201 @@
+//! Core tables again from `raw.events`, all of it or the part up to some time or offset.
+//!
+//! The fold is a function of the set of events, so a smaller set is the past and the whole set is what the tables should
+//! hold now. It is done beside the live tables, in a scratch directory; only [`Loader::rebuild`] then puts the result in
+//! their place.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use arrow::record_batch::RecordBatch;
+use datafusion::prelude::{SessionContext, col, lit};
+use futures::StreamExt;
+
+use super::{
+    LoadError, Loader,
+    fold::{self, Folded, Folder},
+};
+use crate::{
+    base::{Logged, Micros, Offset, Progress},
+    facts::{self, Decoder, Stamped, Table, raw, replay},
+    lake::{self, Lake, Position, Snapshot},
+    store::{Store, Vault},
+};
+
+/// Rows written at once to a scratch table.
+const CHUNK: usize = 50_000;
+const STAGE: &str = "refold";
+
+/// Which events count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Until {
+    /// What happened before this time.
+    pub before: Option<Micros>,
+    /// What the log had got before this offset.
+    pub offset: Option<Offset>,
+}
+
+/// Tables and state as the chosen events make them, in a directory that goes with this.
+pub struct Refolded {
+    pub lake: Lake,
+    folder: Folder,
+    /// Goes last, when nobody has a file of it open any more.
+    _scratch: Scratch,
+}
+
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!("{} could not be removed: {error}; it holds nothing that is needed", self.0.display());
+        }
+    }
+}
+
+/// Folds the events of `source` that count, in a new directory `scratch`.
+pub async fn refold(
+    source: &Snapshot,
+    until: Until,
+    scratch: &Path,
+    privacy_key: &[u8],
+    (decoder, merchant): (Decoder, &str),
+    progress: &dyn Progress,
+) -> Result<Refolded, LoadError> {
+    let _scratch = Scratch(scratch.to_owned());
+    let store = Store::open(&scratch.join("state"))?;
+    let folder = Folder::open(&store, Vault::new(&store, privacy_key)?, decoder, merchant)?;
+    let lake = Lake::open(&scratch.join("lake")).await?;
+    let refolded = Refolded { lake, folder, _scratch };
+    progress.begin("Folding raw.events", source.rows(raw::EVENTS), "events");
+    let mut done = 0u64;
+    let mut chunk = 0i64;
+    if let Some(mut events) = read(source, until).await? {
+        while let Some(batch) = events.next().await {
+            let events = replay::events(&batch.map_err(unreadable)?).map_err(unreadable)?;
+            done += events.len() as u64;
+            refolded.admit(&store, &events, &mut chunk).await?;
+            progress.at(done);
+        }
+    }
+    refolded.write_folded(&mut chunk).await?;
+    refolded.lake.publish();
+    progress.end(&format!("{done} events"));
+    Ok(refolded)
+}
+
+async fn read(
+    source: &Snapshot,
+    until: Until,
+) -> Result<Option<datafusion::execution::SendableRecordBatchStream>, LoadError> {
+    let Some(table) = source.provider(raw::EVENTS) else { return Ok(None) };
+    let mut rows = SessionContext::new().read_table(table).map_err(unreadable)?;
+    if let Some(before) = until.before {
+        let time = datafusion::scalar::ScalarValue::TimestampMicrosecond(Some(before.0), Some("UTC".into()));
+        rows = rows.filter(col("occurred_at").lt(lit(time))).map_err(unreadable)?;
+    }
+    if let Some(offset) = until.offset {
+        rows = rows.filter(col("log_offset").lt(lit(offset.0 as i64))).map_err(unreadable)?;
+    }
+    rows.execute_stream().await.map(Some).map_err(unreadable)
+}
+
+fn unreadable(error: impl std::fmt::Display) -> LoadError {
+    LoadError::ReadBack(error.to_string())
+}
+
+impl Refolded {
+    async fn admit(&self, store: &Store, events: &[Logged], chunk: &mut i64) -> Result<(), LoadError> {
+        let folded: Folded = tokio::task::block_in_place(|| self.folder.fold(events))?;
+        let mut batch = store.batch();
+        folded.store_changes(&self.folder, &mut batch)?;
+        batch.commit()?;
+        for (table, changes) in folded.rows.into_iter().filter(|(table, _)| !table.is_folded()) {
+            let rows: Vec<Stamped> = changes.into_iter().map(|c| c.row).collect();
+            self.append(table, &rows, chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// The folded tables, from the state that all events led to.
+    async fn write_folded(&self, chunk: &mut i64) -> Result<(), LoadError> {
+        let mut waiting: BTreeMap<Table, Vec<Stamped>> = BTreeMap::new();
+        for row in fold::all_rows(&self.folder) {
+            let row = row?;
+            let table = row.row.table();
+            let rows = waiting.entry(table).or_default();
+            rows.push(row);
+            if rows.len() >= CHUNK {
+                self.append(table, &std::mem::take(rows), chunk).await?;
+            }
+        }
+        for (table, rows) in waiting {
+            self.append(table, &rows, chunk).await?;
+        }
+        Ok(())
+    }
+
+    async fn append(&self, table: Table, rows: &[Stamped], chunk: &mut i64) -> Result<(), LoadError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        *chunk += 1;
+        let batch: RecordBatch = facts::batch(table, self.folder.merchant_id(), rows)?;
+        let at = Position { stage: STAGE, version: *chunk };
+        self.lake.append(table.name(), batch.schema(), &[], vec![batch], at).await?;
+        Ok(())
+    }
+}
+
+impl Loader {
+    /// Puts what `refolded` holds in the place of `tables` (all where empty) and of the state behind them. It must be of
+    /// all events that this loader has loaded.
+    pub async fn rebuild(&mut self, refolded: Refolded, tables: &[Table]) -> Result<u64, LoadError> {
+        let snapshot = refolded.lake.snapshot();
+        let mut rows = 0;
+        // Until the mark is gone, a start finds the state half replaced and rebuilds again.
+        let mut begin = self.store.batch();
+        begin.put(&self.progress, REBUILDING, []);
+        begin.commit_durable()?;
+        for table in Table::ALL.into_iter().filter(|t| tables.is_empty() || tables.contains(t)) {
+            let content: lake::Rows = match snapshot.provider(table.name()) {
+                Some(provider) => {
+                    let all = SessionContext::new().read_table(provider).map_err(unreadable)?;
+                    all.execute_stream().await.map_err(unreadable)?.into()
+                }
+                None => Vec::new().into(),
+            };
+            rows += self.lake.replace(table.name(), table.schema(), content, None).await?;
+            self.reached(table.name(), table).await?;
+            if table.is_folded() {
+                let changes = lake::changes_of(table.name());
+                self.lake.replace(&changes, table.schema(), Vec::new(), None).await?;
+                self.reached(&changes, table).await?;
+            }
+        }
+        self.folder.adopt(&self.store, &refolded.folder)?;
+        let mut end = self.store.batch();
+        end.delete(&self.progress, REBUILDING);
+        end.commit_durable()?;
+        self.lake.publish();
+        Ok(rows)
+    }
+
+    /// Notes that `name` holds all that was loaded: what its objects' next events make is then known to be a change.
+    async fn reached(&self, name: &str, table: Table) -> Result<(), LoadError> {
+        if let Some(last) = self.next.0.checked_sub(1) {
+            let at = Position { stage: super::STAGE, version: last as i64 };
+            self.lake.append(name, table.schema(), &[], Vec::new(), at).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a rebuild was cut off; then the state must not be used before another.
+    pub fn is_half_rebuilt(&self) -> Result<bool, LoadError> {
+        Ok(self.progress.get(REBUILDING)?.is_some())
+    }
+}
+
+const REBUILDING: &[u8] = b"rebuilding";
