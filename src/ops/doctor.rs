@@ -1,0 +1,150 @@
+//! What is wrong with a directory and its surroundings, and what to do about each fault.
+
+use std::{fs, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::Instance;
+use crate::{
+    base::Micros,
+    config::{EmailChannel, SmsChannel},
+    net::{self, Outcome},
+};
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub subject: String,
+    pub ok: bool,
+    pub found: String,
+    /// What to do; empty where all is well.
+    pub remedy: String,
+}
+
+/// Less free space than this, and the log will soon refuse events.
+const ROOM: u64 = 1 << 30;
+/// A provider that does not answer within this is not there.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Behind by more than this, the tables are not what people expect of them.
+const BACKLOG: u64 = 100_000;
+/// Before this the clock is surely wrong: 2025-01-01.
+const EARLIEST: Micros = Micros(1_735_689_600_000_000);
+
+impl Instance {
+    pub async fn doctor(&self) -> Vec<Finding> {
+        let mut findings = vec![self.disk(), self.permissions(), clock(), self.backlog().await, self.quarantine()];
+        findings.push(self.stripe());
+        findings.extend(self.providers().await);
+        findings.push(self.pipelines().await);
+        findings
+    }
+
+    fn disk(&self) -> Finding {
+        let remedy = "make room, or move the data directory to a larger disk";
+        match free_bytes(&self.dir) {
+            Ok(free) => {
+                let found = format!("{:.1} GB free at {}", free as f64 / 1e9, self.dir.display());
+                Finding::new("disk", free >= ROOM, found, remedy)
+            }
+            Err(error) => Finding::new("disk", false, error.to_string(), remedy),
+        }
+    }
+
+    fn permissions(&self) -> Finding {
+        use std::os::unix::fs::PermissionsExt;
+        let key = self.settings.privacy.key_file.clone().unwrap_or_else(|| self.dir.join("privacy.key"));
+        let remedy = format!("chmod 600 {}", key.display());
+        match fs::metadata(&key) {
+            Ok(meta) => {
+                let mode = meta.permissions().mode() & 0o777;
+                Finding::new("privacy key", mode & 0o077 == 0, format!("{} has mode {mode:o}", key.display()), &remedy)
+            }
+            Err(error) => Finding::new("privacy key", false, format!("{}: {error}", key.display()), &remedy),
+        }
+    }
+
+    async fn backlog(&self) -> Finding {
+        let behind = self.log.end().0.saturating_sub(self.loader.lock().await.next().0);
+        let found = format!("{behind} events in the log wait to be loaded");
+        Finding::new(
+            "backlog",
+            behind <= BACKLOG,
+            found,
+            "stop serve and run `tillstream sql \"SELECT 1\"`, which loads them and says what hinders it",
+        )
+    }
+
+    fn quarantine(&self) -> Finding {
+        let rows = self.lake.snapshot().rows("raw.quarantine").unwrap_or(0);
+        let found = if rows == 0 {
+            "nothing was set aside".to_owned()
+        } else {
+            format!("{rows} were set aside; why: SELECT reason, payload FROM raw.quarantine")
+        };
+        // No fault of ours, and nothing is lost: whoever sent it may want to know.
+        Finding::new("quarantine", true, found, "")
+    }
+
+    fn stripe(&self) -> Finding {
+        let secrets = self.settings.stripe.webhook_secrets.len();
+        let found = match secrets {
+            0 => "no webhook secret is set, so no webhook is accepted; files are".to_owned(),
+            n => format!("{n} webhook secrets"),
+        };
+        Finding::new("stripe", true, found, "")
+    }
+
+    /// Providers that messages would go to.
+    async fn providers(&self) -> Vec<Finding> {
+        let mut wanted = Vec::new();
+        if self.settings.activate.sms == SmsChannel::Twilio {
+            wanted.push(("twilio", self.settings.twilio.api_base.join("/")));
+        }
+        if self.settings.activate.email == EmailChannel::Klaviyo {
+            wanted.push(("klaviyo", self.settings.klaviyo.api_base.join("/")));
+        }
+        let retry = net::Retry { tries: 1, ..net::Retry::default() };
+        let client = match net::Client::new(net::Options { timeout: PATIENCE, retry, ..net::Options::default() }) {
+            Ok(client) => client,
+            Err(error) => {
+                return vec![Finding::new("network", false, error.to_string(), "see the system's certificates")];
+            }
+        };
+        let mut findings = Vec::new();
+        for (name, url) in wanted {
+            // Any answer shows that the way is open; whether the key is right shows the first message.
+            let reached = client.send(&net::Request::get(&url)).await;
+            let ok = matches!(&reached, Ok(Outcome::Sent(_)));
+            let found = if ok { format!("{url} answers") } else { format!("{url} does not answer: {reached:?}") };
+            findings.push(Finding::new(name, ok, found, "see the network, a proxy, and api_base in the settings"));
+        }
+        findings
+    }
+
+    async fn pipelines(&self) -> Finding {
+        let faults = self.check().await;
+        let found = match faults.len() {
+            0 => format!("{} pipelines are in order", self.project.pipelines().len()),
+            n => format!("{n} faults, the first: {}", faults[0]),
+        };
+        Finding::new("pipelines", faults.is_empty(), found, "tillstream check names each with file and line")
+    }
+}
+
+impl Finding {
+    fn new(subject: &str, ok: bool, found: String, remedy: &str) -> Finding {
+        let remedy = if ok { String::new() } else { remedy.to_owned() };
+        Finding { subject: subject.to_owned(), ok, found, remedy }
+    }
+}
+
+fn clock() -> Finding {
+    let now = Micros::now();
+    let found = format!("the clock says {now}");
+    Finding::new("clock", now >= EARLIEST, found, "set it (NTP): signatures and quiet hours depend on it")
+}
+
+fn free_bytes(dir: &std::path::Path) -> std::io::Result<u64> {
+    let stat = rustix::fs::statvfs(dir)?;
+    Ok(stat.f_bavail * stat.f_frsize)
+}

@@ -1,0 +1,77 @@
+//! Why a command could not be performed, for the person who gave it.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    activate::ActivateError,
+    base::time::BadTime,
+    engine::SqlError,
+    lake::LakeError,
+    load::LoadError,
+    log::AppendError,
+    log::LogError,
+    pipeline::{Problems, RunError},
+    sources::FileError,
+    store::StoreError,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpsError {
+    #[error("cannot {what} {}: {source}; {}", path.display(), remedy(source))]
+    Dir { what: &'static str, path: PathBuf, source: std::io::Error },
+    #[error(
+        "{} is in use by {} and does not answer on its socket: wait until that ends, stop it, or name another \
+         directory with --data", dir.display(), process.map_or_else(|| "another process".to_owned(), |p| format!("process {p}"))
+    )]
+    InUse { dir: PathBuf, process: Option<u32> },
+    #[error("{0}")]
+    Told(String),
+    #[error(transparent)]
+    Time(#[from] BadTime),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Source(#[from] FileError),
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    #[error(transparent)]
+    Project(#[from] Problems),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Activate(#[from] ActivateError),
+    #[error("the work was cut off: {0}")]
+    CutOff(String),
+}
+
+impl OpsError {
+    pub fn dir(what: &'static str, path: &Path, source: std::io::Error) -> OpsError {
+        OpsError::Dir { what, path: path.to_owned(), source }
+    }
+}
+
+impl From<tokio::task::JoinError> for OpsError {
+    fn from(error: tokio::task::JoinError) -> OpsError {
+        OpsError::CutOff(error.to_string())
+    }
+}
+
+/// What to do about a failure of the file system.
+fn remedy(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::PermissionDenied => "run as its owner, or name a directory of yours with --data",
+        ErrorKind::ReadOnlyFilesystem => "the disk is mounted read-only: name another directory with --data",
+        ErrorKind::StorageFull => "make room on the disk; nothing that was acknowledged is lost",
+        ErrorKind::NotFound => "its parent directory does not exist",
+        _ => "see that the disk is sound, then try again",
+    }
+}

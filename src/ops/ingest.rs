@@ -1,0 +1,198 @@
+//! Files into the log, and from there into the tables.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{sync::mpsc, task::spawn_blocking};
+
+use super::{Instance, OpsError};
+use crate::{
+    base::{Envelope, Micros, Offset, Progress, Source},
+    load::Loaded,
+    log::Appended,
+    sources::{self, Batch, Batches, FileError, REJECTED, orders::OrdersMapping},
+    telemetry,
+};
+
+/// What became of the input of one `ingest`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ingested {
+    /// Events (lines), or rows of orders.
+    pub read: u64,
+    /// Events that are new; of orders, invoices.
+    pub accepted: u64,
+    pub duplicates: u64,
+    /// New input that is no event, and events that state what cannot be: see `raw.quarantine`.
+    pub quarantined: u64,
+    /// Of text, unpacked.
+    pub bytes: u64,
+    pub seconds: f64,
+}
+
+/// Batches read ahead of the log: enough to hide a sync, few enough that memory stays flat.
+const READ_AHEAD: usize = 4;
+/// Batches appended together: one sync for some thousand events.
+const GROUP: usize = 8;
+/// Loading beside an ingest waits for this many events, so that each commit is worth its cost.
+const WORTH_LOADING: u64 = 20_000;
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+impl Instance {
+    pub async fn ingest_files(
+        &self,
+        source: Source,
+        files: Vec<PathBuf>,
+        mapping: OrdersMapping,
+        progress: &dyn Progress,
+    ) -> Result<Ingested, OpsError> {
+        let mut total = Ingested::default();
+        for file in files {
+            let name = if file == Path::new("-") { "stdin".to_owned() } else { file.display().to_string() };
+            let options = self.read_options(mapping.clone());
+            let opened = spawn_blocking(move || sources::open(source, &file, &options)).await??;
+            let done = self.ingest(source, &name, opened, progress).await?;
+            total.add(&done);
+        }
+        Ok(total)
+    }
+
+    /// The same from a stream, as an upload.
+    pub async fn ingest_stream(
+        &self,
+        source: Source,
+        stream: Box<dyn Read + Send>,
+        mapping: OrdersMapping,
+        progress: &dyn Progress,
+    ) -> Result<Ingested, OpsError> {
+        let options = self.read_options(mapping);
+        let opened = spawn_blocking(move || sources::from_reader(source, "the upload", stream, &options)).await??;
+        self.ingest(source, "the upload", opened, progress).await
+    }
+
+    fn read_options(&self, orders: OrdersMapping) -> sources::Options {
+        let zone = self.settings.merchant.timezone;
+        sources::Options { received_at: Micros::now(), threads: self.settings.engine.threads, zone, orders }
+    }
+
+    async fn ingest(
+        &self,
+        source: Source,
+        name: &str,
+        batches: Batches,
+        progress: &dyn Progress,
+    ) -> Result<Ingested, OpsError> {
+        let began = Instant::now();
+        let meter = batches.meter.clone();
+        progress.begin(&format!("Reading {name}"), meter.total, "bytes");
+        let (ahead, read) = mpsc::channel::<Result<Batch, FileError>>(READ_AHEAD);
+        let reading = spawn_blocking(move || {
+            for batch in batches {
+                if ahead.blocking_send(batch).is_err() {
+                    break;
+                }
+            }
+        });
+        let whole = AtomicBool::new(false);
+        let from = self.log.end();
+        let append = async {
+            let appended = self.append_all(source, read, &|| progress.at(meter.read())).await;
+            whole.store(true, Ordering::Release);
+            appended
+        };
+        let (appended, loaded) = tokio::join!(append, self.load_beside(from, &whole));
+        reading.await?;
+        let (mut done, newest) = appended?;
+        done.quarantined += loaded?.quarantined_facts;
+        if source == Source::Klaviyo {
+            // Consent is as fresh as the newest thing that was told of where it is given and taken back.
+            self.activator.consent_was_seen(newest)?;
+        }
+        done.seconds = began.elapsed().as_secs_f64();
+        progress.end(&format!("{} read, {} new, {} duplicates", done.read, done.accepted, done.duplicates));
+        Ok(done)
+    }
+
+    /// Also the time of the newest event. Owns the receiver: whoever reads ahead must not wait for us once we failed.
+    async fn append_all(
+        &self,
+        source: Source,
+        mut read: mpsc::Receiver<Result<Batch, FileError>>,
+        tell: &(dyn Fn() + Sync),
+    ) -> Result<(Ingested, Micros), OpsError> {
+        let mut done = Ingested::default();
+        let mut newest = Micros::default();
+        let mut waiting: Vec<Result<Batch, FileError>> = Vec::new();
+        while read.recv_many(&mut waiting, GROUP).await > 0 {
+            let mut events: Vec<Envelope> = Vec::new();
+            let mut failed = None;
+            for batch in waiting.drain(..) {
+                match batch {
+                    Ok(batch) => {
+                        done.read += batch.read;
+                        done.bytes += batch.bytes;
+                        events.extend(batch.envelopes);
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            newest =
+                events.iter().filter(|e| e.event_type != REJECTED).map(|e| e.occurred_at).fold(newest, Micros::max);
+            let rejected: Vec<bool> = events.iter().map(|e| e.event_type == REJECTED).collect();
+            let outcomes = self.log.append(events).await?;
+            let (mut accepted, mut duplicates) = (0, 0);
+            for (outcome, rejected) in outcomes.iter().zip(rejected) {
+                match outcome {
+                    Appended::Duplicate(_) => duplicates += 1,
+                    Appended::Stored(_) if rejected => done.quarantined += 1,
+                    Appended::Stored(_) => accepted += 1,
+                }
+            }
+            telemetry::events_ingested(source, accepted, duplicates);
+            done.accepted += accepted;
+            done.duplicates += duplicates;
+            tell();
+            // What was read before the fault is kept; the fault itself is the user's to hear.
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+        }
+        Ok((done, newest))
+    }
+
+    /// Loads while the file is still read, and then the rest.
+    async fn load_beside(&self, from: Offset, whole: &AtomicBool) -> Result<Loaded, OpsError> {
+        let mut total = Loaded::default();
+        loop {
+            let last = whole.load(Ordering::Acquire);
+            let mut loader = self.loader.lock().await;
+            let waiting = self.log.end().0.saturating_sub(loader.next().0.max(from.0));
+            if waiting >= WORTH_LOADING || last {
+                while let Some(loaded) = loader.step().await? {
+                    total += loaded;
+                }
+            }
+            if last {
+                loader.fold_in().await?;
+                return Ok(total);
+            }
+            drop(loader);
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+impl Ingested {
+    fn add(&mut self, other: &Ingested) {
+        self.read += other.read;
+        self.accepted += other.accepted;
+        self.duplicates += other.duplicates;
+        self.quarantined += other.quarantined;
+        self.bytes += other.bytes;
+        self.seconds += other.seconds;
+    }
+}

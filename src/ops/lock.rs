@@ -1,0 +1,53 @@
+//! One process owns a directory.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use super::OpsError;
+
+/// The right to write a data directory, for as long as this lives; the system takes it back when the process ends.
+pub struct DirLock {
+    _file: File,
+}
+
+/// What became of the wish for the lock.
+pub enum Taken {
+    Ours(DirLock),
+    /// Another process has it; its id where it wrote one.
+    Theirs(Option<u32>),
+}
+
+impl DirLock {
+    /// Makes the directory where it is missing, and takes the lock.
+    pub fn take(dir: &Path) -> Result<Taken, OpsError> {
+        fs::create_dir_all(dir).map_err(|e| OpsError::dir("make", dir, e))?;
+        let path = dir.join("lock");
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = open.map_err(|e| OpsError::dir("write", &path, e))?;
+        match file.try_lock() {
+            Ok(()) => {
+                let mut write = || -> std::io::Result<()> {
+                    file.set_len(0)?;
+                    file.rewind()?;
+                    write!(file, "{}", std::process::id())
+                };
+                write().map_err(|e| OpsError::dir("write", &path, e))?;
+                Ok(Taken::Ours(DirLock { _file: file }))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let process = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                Ok(Taken::Theirs(process))
+            }
+            Err(TryLockError::Error(e)) => Err(OpsError::dir("lock", &path, e)),
+        }
+    }
+}
+
+/// Where a running `serve` listens for commands.
+pub fn socket(dir: &Path) -> PathBuf {
+    dir.join("tillstream.sock")
+}

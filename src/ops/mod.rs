@@ -1,0 +1,163 @@
+//! The opened data directory, and what its owner can be asked to do with it.
+//!
+//! One process owns a directory: it holds the lock for as long as an [`Instance`] lives. Everything that changes the
+//! directory goes through here, whether a command asks in its own process or over the socket of a running `serve`.
+
+mod doctor;
+mod error;
+mod ingest;
+mod lock;
+mod rebuild;
+mod request;
+mod run;
+mod segments;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::sync::Mutex;
+
+pub use self::{
+    doctor::Finding,
+    error::OpsError,
+    ingest::Ingested,
+    lock::{DirLock, Taken, socket},
+    request::{Line, Reply, Request},
+    run::Ran,
+};
+use crate::{
+    activate::{Activator, Rooms},
+    base::{Micros, Progress, Pseudonymizer, progress::Silent},
+    config::Settings,
+    engine::{Engine, Limits, Session},
+    facts::Decoder,
+    lake::Lake,
+    load::{Folder, Loaded, Loader},
+    log::{self, EventLog},
+    pipeline::{self, Project, Runner},
+    store::{self, Store, Vault},
+};
+
+/// See the module.
+pub struct Instance {
+    dir: PathBuf,
+    settings: Settings,
+    privacy_key: [u8; 32],
+    names: Pseudonymizer,
+    log: EventLog,
+    lake: Lake,
+    project: Arc<Project>,
+    runner: Runner,
+    loader: Mutex<Loader>,
+    activator: Activator,
+    runs: store::Keyspace,
+    store: Store,
+    /// Released last.
+    _lock: DirLock,
+}
+
+impl Instance {
+    /// Opens `dir`, whose lock is `lock`, and makes what is missing.
+    pub async fn open(dir: &Path, settings: Settings, lock: DirLock) -> Result<Instance, OpsError> {
+        let project = Arc::new(Project::load(settings.pipelines.dir.as_deref())?);
+        let key_file = settings.privacy.key_file.clone().unwrap_or_else(|| dir.join("privacy.key"));
+        let privacy_key = store::privacy_key(&key_file)?;
+        let names = Pseudonymizer::new(&privacy_key);
+        let tmp = dir.join("tmp");
+        // What a killed process left behind: spilled sorts, half-folded scratch tables.
+        match fs::remove_dir_all(&tmp) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(OpsError::dir("clear", &tmp, e)),
+            _ => {}
+        }
+        let store = Store::open(&dir.join("state"))?;
+        let options = log::Options { segment_bytes: u64::from(settings.log.segment_mib) << 20, ..Default::default() };
+        let log = EventLog::open_with(&dir.join("log"), &store, options)?;
+        let lake = Lake::open(&dir.join("lake")).await?;
+        let vault = Vault::new(&store, &privacy_key)?;
+        let decoder = Decoder::new(names.clone(), settings.people.default_region.clone());
+        let folder = Folder::open(&store, vault.clone(), decoder, &settings.merchant.id)?;
+        let loader = Loader::open(log.clone(), lake.clone(), store.clone(), folder)?;
+        let half_rebuilt = loader.is_half_rebuilt()?;
+        let engine = Engine::new(crate::engine::Settings {
+            threads: settings.engine.threads,
+            memory: (settings.engine.memory_mib as usize) << 20,
+            ..crate::engine::Settings::new(tmp.join("spill"))
+        })?;
+        let rooms = Rooms { store: store.clone(), log: log.clone(), vault, lake: lake.clone() };
+        let activator = Activator::open(rooms, &settings, project.clone(), Micros::now())?;
+        let runner = Runner::new(
+            engine,
+            lake.clone(),
+            pipeline::Settings {
+                zone: settings.merchant.timezone,
+                names: names.clone(),
+                default_region: settings.people.default_region.clone(),
+            },
+        );
+        let instance = Instance {
+            dir: dir.to_owned(),
+            runs: store.keyspace("runs")?,
+            settings,
+            privacy_key,
+            names,
+            log,
+            lake,
+            project,
+            runner,
+            loader: Mutex::new(loader),
+            activator,
+            store,
+            _lock: lock,
+        };
+        if half_rebuilt {
+            tracing::warn!("an earlier rebuild was cut off: it is done again");
+            instance.rebuild(&[], &Silent).await?;
+        }
+        Ok(instance)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn log(&self) -> &EventLog {
+        &self.log
+    }
+
+    pub fn project(&self) -> &Project {
+        &self.project
+    }
+
+    /// A reader of what is committed by now, at business time `as_of`.
+    pub fn session(&self, as_of: Micros) -> Result<Session, OpsError> {
+        let limits = Limits { time: Some(self.settings.engine.time_limit), rows: None };
+        Ok(self.runner.session(&self.project, as_of, limits)?)
+    }
+
+    /// Loads everything that is in the log by now, and tidies the tables after it.
+    pub async fn load(&self, progress: &dyn Progress) -> Result<Loaded, OpsError> {
+        Ok(self.loader.lock().await.drain(progress).await?)
+    }
+
+    /// Loads what is there, for whoever calls often.
+    pub async fn load_available(&self) -> Result<(), OpsError> {
+        let mut loader = self.loader.lock().await;
+        while loader.step().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Folds changes in, merges small files, writes checkpoints, deletes what no reader needs.
+    pub async fn upkeep(&self) -> Result<(), OpsError> {
+        self.loader.lock().await.fold_in().await?;
+        self.lake.maintain().await?;
+        self.lake.publish();
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! What the owner of a directory can be asked to do, as values: performed here or sent over the socket, the same.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Instance, OpsError, doctor::Finding, ingest::Ingested, run::Ran};
+use crate::{
+    activate::{Dispatched, MemberRow, Preview, SegmentSummary, TriggerSummary},
+    base::{Progress, Source},
+    sources::orders::OrdersMapping,
+};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Request {
+    Ingest { source: Source, files: Vec<PathBuf>, mapping: OrdersMapping },
+    Run { pipelines: Vec<String>, as_of: Option<String>, full: bool },
+    Segments,
+    Members { segment: String },
+    Triggers,
+    Preview { trigger: String },
+    Send { trigger: String },
+    Rebuild { tables: Vec<String> },
+    Check,
+    Doctor,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Reply {
+    Ingested(Ingested),
+    Ran(Ran),
+    Segments(Vec<SegmentSummary>),
+    Members(Vec<MemberRow>),
+    Triggers(Vec<TriggerSummary>),
+    Preview(Vec<Preview>),
+    Sent(Dispatched),
+    Rebuilt { rows: u64 },
+    Checked(Vec<String>),
+    Doctor(Vec<Finding>),
+}
+
+impl Instance {
+    pub async fn perform(&self, request: Request, progress: &dyn Progress) -> Result<Reply, OpsError> {
+        Ok(match request {
+            Request::Ingest { source, files, mapping } => {
+                Reply::Ingested(self.ingest_files(source, files, mapping, progress).await?)
+            }
+            Request::Run { pipelines, as_of, full } => {
+                Reply::Ran(self.run(&pipelines, as_of.as_deref(), full, progress).await?)
+            }
+            Request::Segments => Reply::Segments(self.segments()?),
+            Request::Members { segment } => Reply::Members(self.members(&segment)?),
+            Request::Triggers => Reply::Triggers(self.triggers()?),
+            Request::Preview { trigger } => Reply::Preview(self.preview(&trigger).await?),
+            Request::Send { trigger } => Reply::Sent(self.send(&trigger).await?),
+            Request::Rebuild { tables } => Reply::Rebuilt { rows: self.rebuild(&tables, progress).await? },
+            Request::Check => Reply::Checked(self.check().await),
+            Request::Doctor => Reply::Doctor(self.doctor().await),
+        })
+    }
+}
+
+/// A line of the answer that a request gets over the socket: how far it is, and at last what came of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Line {
+    Begin { stage: String, total: Option<u64>, unit: String },
+    At { done: u64 },
+    End { summary: String },
+    Reply(Box<Reply>),
+    Failed { message: String },
+}

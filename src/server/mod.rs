@@ -1,0 +1,158 @@
+//! `serve`: webhooks in, answers out, and the work that goes on by itself.
+//!
+//! The only place that names axum. Handlers verify, hand on, and answer; what happens to an event is decided elsewhere.
+
+mod auth;
+mod local;
+mod sql;
+mod webhooks;
+mod work;
+
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Path, State},
+    http::StatusCode,
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+};
+
+use crate::{
+    base::progress::Silent,
+    ops::{self, Instance, OpsError, Request},
+    sources::{EVENT_LIMIT, Verifier},
+    telemetry::Metrics,
+};
+
+/// Requests under way when the process is told to stop get this long.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot listen on {address}: {source}; another port: --listen or [server] listen")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{} holds no token: remove it, and the next start makes one", path.display())]
+    BadToken { path: PathBuf },
+    #[error("the system gave no random bytes for a token")]
+    NoRandom,
+    #[error(transparent)]
+    Ops(#[from] OpsError),
+    #[error("background work ended ({0}): start serve again; nothing that was acknowledged is lost")]
+    Work(String),
+    #[error("the server stopped: {0}")]
+    Stopped(std::io::Error),
+}
+
+/// What every handler can reach.
+#[derive(Clone)]
+pub struct App {
+    instance: Arc<Instance>,
+    metrics: Metrics,
+    token: auth::AdminToken,
+    stripe: Verifier,
+}
+
+/// Serves until `stop`. `ready` is told the address once requests are answered, and the admin's token.
+pub async fn serve(
+    instance: Arc<Instance>,
+    metrics: Metrics,
+    address: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+    ready: impl FnOnce(SocketAddr, &std::path::Path),
+) -> Result<(), ServeError> {
+    let token = auth::AdminToken::of(instance.dir())?;
+    let settings = &instance.settings().stripe;
+    let stripe = Verifier::new(&settings.webhook_secrets, settings.tolerance_seconds);
+    let app = App { instance: instance.clone(), metrics, token, stripe };
+    let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+    let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
+    let socket = ops::socket(instance.dir());
+    let local = listen_locally(&socket)?;
+    let mut work = tokio::spawn(work::go_on(instance.clone(), stop.clone()));
+
+    let stopped = |mut stop: watch::Receiver<bool>| async move {
+        drop(stop.wait_for(|s| *s).await);
+    };
+    let http = axum::serve(listener, routes(app.clone())).with_graceful_shutdown(stopped(stop.clone()));
+    let commands = axum::serve(local, local::routes(app)).with_graceful_shutdown(stopped(stop.clone()));
+    ready(address, &socket);
+    let both = async { tokio::try_join!(http.into_future(), commands.into_future()) };
+    let both = tokio::spawn(both);
+    // Webhooks must not be acknowledged for long when nothing loads them any more.
+    let worked = tokio::select! {
+        _ = stop.wait_for(|s| *s) => None,
+        ended = &mut work => Some(ended),
+    };
+    if let Some(ended) = worked {
+        drop(fs::remove_file(&socket));
+        return Err(ServeError::Work(format!("{ended:?}")));
+    }
+    let served = tokio::time::timeout(GRACE, both).await;
+    drop(fs::remove_file(&socket));
+    work.await.and_then(|ended| ended).map_err(|e| ServeError::Work(e.to_string()))?;
+    match served {
+        Ok(Ok(Err(error))) => Err(ServeError::Stopped(error)),
+        Ok(Ok(Ok(_))) | Ok(Err(_)) | Err(_) => Ok(()),
+    }
+}
+
+/// The socket of the directory; one that a killed process left is replaced, since we hold the lock.
+fn listen_locally(socket: &std::path::Path) -> Result<UnixListener, ServeError> {
+    let failed = |source| ServeError::File { path: socket.to_owned(), source };
+    match fs::remove_file(socket) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).map_err(failed)?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+fn routes(app: App) -> Router {
+    let asked = Router::new()
+        .route("/v1/sql", post(sql::answer))
+        .route("/v1/segments", get(segments))
+        .route("/v1/segments/{name}", get(members))
+        .route("/metrics", get(|State(app): State<App>| async move { app.metrics.render() }))
+        .layer(middleware::from_fn_with_state(app.clone(), auth::require));
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/webhooks/stripe", post(webhooks::stripe))
+        .layer(DefaultBodyLimit::max(EVENT_LIMIT))
+        .merge(asked)
+        .with_state(app)
+}
+
+/// Ready: the log takes events.
+async fn ready(State(app): State<App>) -> Response {
+    match app.instance.log().stopped() {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn segments(State(app): State<App>) -> Response {
+    performed(&app, Request::Segments).await
+}
+
+async fn members(State(app): State<App>, Path(segment): Path<String>) -> Response {
+    performed(&app, Request::Members { segment }).await
+}
+
+async fn performed(app: &App, request: Request) -> Response {
+    match app.instance.perform(request, &Silent).await {
+        Ok(ops::Reply::Segments(list)) => Json(list).into_response(),
+        Ok(ops::Reply::Members(members)) => Json(members).into_response(),
+        Ok(other) => Json(other).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
+}

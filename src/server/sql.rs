@@ -1,0 +1,109 @@
+//! `POST /v1/sql`: a query in, its answer as a stream of bytes.
+
+use std::{io, str::FromStr};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use futures::stream;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::App;
+use crate::{
+    base::Micros,
+    engine::{Kind, SqlError, output},
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    query: String,
+    #[serde(default = "json")]
+    format: String,
+}
+
+fn json() -> String {
+    "json".to_owned()
+}
+
+/// Pieces of an answer that wait for a slow reader; more, and the query waits.
+const PIECES_AHEAD: usize = 8;
+const PIECE_BYTES: usize = 64 << 10;
+
+pub async fn answer(State(app): State<App>, Json(query): Json<Query>) -> Response {
+    let format = match output::Format::from_str(&query.format) {
+        Ok(format) => format,
+        Err(told) => return (StatusCode::BAD_REQUEST, format!("{told}\n")).into_response(),
+    };
+    let session = match app.instance.session(Micros::now()) {
+        Ok(session) => session,
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    };
+    let rows = match session.query(&query.query).await {
+        Ok(rows) => rows,
+        Err(error) => return refused(&error),
+    };
+    let (pieces, mut ready) = mpsc::channel::<io::Result<Bytes>>(PIECES_AHEAD);
+    tokio::spawn(async move {
+        let broken = pieces.clone();
+        let writer = Pieces { pieces, piece: Vec::with_capacity(PIECE_BYTES) };
+        if let Err(error) = output::write(rows, format, writer).await {
+            // The status is sent: only a connection that breaks off tells the reader that the answer is not whole.
+            tracing::warn!("an answer broke off: {error}");
+            drop(broken.send(Err(io::Error::other(error.to_string()))).await);
+        }
+    });
+    // The first piece decides between an answer and an error, so that a query that fails at once says so.
+    match ready.recv().await {
+        Some(Err(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+        first => {
+            let rest = stream::unfold((first, ready), |(first, mut ready)| async move {
+                let piece = match first {
+                    Some(piece) => piece,
+                    None => ready.recv().await?,
+                };
+                Some((piece, (None, ready)))
+            });
+            ([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(rest)).into_response()
+        }
+    }
+}
+
+fn refused(error: &SqlError) -> Response {
+    let status = match error.kind {
+        Kind::User => StatusCode::BAD_REQUEST,
+        Kind::Limit => StatusCode::UNPROCESSABLE_ENTITY,
+        Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, format!("{error}\n")).into_response()
+}
+
+/// Cuts what is written into pieces for a connection.
+struct Pieces {
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+    piece: Vec<u8>,
+}
+
+impl io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::take(&mut self.piece).into();
+        let sent = tokio::task::block_in_place(|| self.pieces.blocking_send(Ok(piece)));
+        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+}
