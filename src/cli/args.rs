@@ -1,8 +1,10 @@
 //! The command line as data. What a command does stands in its own file.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+
+use crate::{base::Source, engine::output::Format};
 
 /// Streams a shop's payment and marketing events into tables, analyses them in SQL, and messages the right person once.
 #[derive(Debug, Parser)]
@@ -37,7 +39,7 @@ pub enum Command {
     Serve(Serve),
     /// Ask a question in SQL, or several at a prompt.
     Sql(Sql),
-    /// Build the pipelines' models now, run their checks, and see who enters which segment.
+    /// Build the pipelines' models now, run their checks, see who enters which segment, and send what is due.
     Run(Run),
     /// Check pipelines, SQL, templates and settings without running them.
     Check,
@@ -82,22 +84,15 @@ pub struct Generate {
     pub days: u32,
     #[arg(long, default_value_t = 7)]
     pub seed: u64,
-    #[arg(long, value_delimiter = ',', default_value = "stripe,klaviyo,storefront", value_name = "SOURCE,...")]
-    pub sources: Vec<SourceName>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SourceName {
-    Stripe,
-    Klaviyo,
-    Storefront,
-    Orders,
+    #[arg(long, value_delimiter = ',', default_value = "stripe,klaviyo,storefront", value_name = "SOURCE,...", value_parser = Source::from_str)]
+    pub sources: Vec<Source>,
 }
 
 #[derive(Debug, Args)]
 pub struct Ingest {
     /// What wrote the files: events one a line (plain, .gz, .zst), or orders as CSV or Parquet.
-    pub source: SourceName,
+    #[arg(value_parser = Source::from_str)]
+    pub source: Source,
     /// The files; - is stdin.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -146,21 +141,12 @@ pub struct Sql {
     /// Read the query from a file; - is stdin.
     #[arg(short, long, conflicts_with = "query", value_name = "FILE")]
     pub file: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t = FormatName::Table)]
-    pub format: FormatName,
+    /// table, csv, json, ndjson, arrow or parquet.
+    #[arg(long, default_value = "table", value_parser = Format::from_str)]
+    pub format: Format,
     /// Write the answer to a file.
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum FormatName {
-    Table,
-    Csv,
-    Json,
-    Ndjson,
-    Arrow,
-    Parquet,
 }
 
 #[derive(Debug, Args)]
@@ -203,7 +189,7 @@ pub enum TriggerAction {
     List,
     /// Who would get what now, who would not, and why.
     Preview { name: String },
-    /// Queue and send now.
+    /// Look at all segments now, and send whatever is due; shows what became of this trigger's messages.
     Run { name: String },
 }
 

@@ -2,11 +2,11 @@
 
 use std::{
     io::IsTerminal,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use parking_lot::Mutex;
 
 use crate::base::progress::{Progress, Silent};
 
@@ -19,6 +19,11 @@ pub fn display(quiet: bool) -> Box<dyn Progress> {
     } else {
         Box::new(Lines { stage: Mutex::new(Stage::default()) })
     }
+}
+
+/// A display is only shown: what a thread that failed left in it is as good as anything.
+fn open<T>(display: &Mutex<T>) -> MutexGuard<'_, T> {
+    display.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One bar at a time, replaced by its summary when the stage ends.
@@ -34,16 +39,16 @@ impl Progress for Bars {
         };
         bar.set_message(stage.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
-        let old = std::mem::replace(&mut *self.bar.lock(), bar);
+        let old = std::mem::replace(&mut *open(&self.bar), bar);
         old.finish_and_clear();
     }
 
     fn at(&self, done: u64) {
-        self.bar.lock().set_position(done);
+        open(&self.bar).set_position(done);
     }
 
     fn end(&self, summary: &str) {
-        let bar = self.bar.lock();
+        let bar = open(&self.bar);
         let line = format!("{:<28} {summary}", bar.message());
         bar.finish_and_clear();
         bar.suspend(|| eprintln!("{line}"));
@@ -82,12 +87,12 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 impl Progress for Lines {
     fn begin(&self, stage: &str, total: Option<u64>, unit: &str) {
         let now = Instant::now();
-        *self.stage.lock() =
+        *open(&self.stage) =
             Stage { name: stage.to_owned(), unit: unit.to_owned(), total, began: Some(now), told: Some(now) };
     }
 
     fn at(&self, done: u64) {
-        let mut stage = self.stage.lock();
+        let mut stage = open(&self.stage);
         if stage.told.is_some_and(|t| t.elapsed() >= TELL_EVERY) {
             stage.told = Some(Instant::now());
             let of = stage.total.map(|t| format!(" of {t}")).unwrap_or_default();
@@ -96,7 +101,7 @@ impl Progress for Lines {
     }
 
     fn end(&self, summary: &str) {
-        let stage = self.stage.lock();
+        let stage = open(&self.stage);
         let took = stage.began.map(|b| b.elapsed()).unwrap_or_default();
         if took >= Duration::from_secs(60) {
             eprintln!("{}: {summary} ({})", stage.name, HumanDuration(took));

@@ -1,0 +1,30 @@
+//! `check`: pipelines, SQL, templates and settings, without running them.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::{
+    Context,
+    reach::{Reached, reach},
+};
+use crate::ops::{Reply, Request};
+
+#[derive(Serialize)]
+struct Checked {
+    faults: Vec<String>,
+}
+
+pub async fn run(context: &Context) -> anyhow::Result<ExitCode> {
+    let reached: Reached = reach(context).await?;
+    let faults = match reached.perform(context, Request::Check).await? {
+        Reply::Checked(faults) => faults,
+        _ => anyhow::bail!("the reply is of another kind"),
+    };
+    let well = faults.is_empty();
+    context.answer(&Checked { faults }, |checked| match checked.faults.as_slice() {
+        [] => "all in order\n".to_owned(),
+        faults => faults.iter().map(|f| format!("{f}\n")).collect(),
+    })?;
+    Ok(ExitCode::from(if well { 0 } else { 1 }))
+}

@@ -1,0 +1,37 @@
+//! `doctor`: what is wrong and what to do about it; with `--config`, every option.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use serde::Serialize;
+
+use super::{Context, args::Doctor, reach::reach};
+use crate::ops::{Finding, Reply, Request};
+
+#[derive(Serialize)]
+struct Findings {
+    findings: Vec<Finding>,
+}
+
+pub async fn run(context: &Context, doctor: Doctor) -> anyhow::Result<ExitCode> {
+    if doctor.show_config {
+        let options = context.settings.describe();
+        context.answer(&options, |options| {
+            options.iter().map(|o| format!("{:<32} {:<28} {:<22} {}\n", o.name, o.value, o.source, o.meaning)).collect()
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let reply = reach(context).await?.perform(context, Request::Doctor).await?;
+    let Reply::Doctor(findings) = reply else { bail!("the reply is of another kind") };
+    let well = findings.iter().all(|f| f.ok);
+    context.answer(&Findings { findings }, |all| {
+        all.findings
+            .iter()
+            .map(|f| {
+                let remedy = if f.ok { String::new() } else { format!("\n          {}", f.remedy) };
+                format!("{:<9} {:<12} {}{remedy}\n", if f.ok { "ok" } else { "FAULT" }, f.subject, f.found)
+            })
+            .collect()
+    })?;
+    Ok(ExitCode::from(if well { 0 } else { 1 }))
+}

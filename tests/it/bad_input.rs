@@ -1,0 +1,207 @@
+//! Bad input gets an error that says what, where and what to do; the right exit code; no panic; and nothing is lost.
+
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use flate2::{Compression, write::GzEncoder};
+use serde_json::json;
+
+use crate::support::{Serving, Till, text, wait};
+
+/// That it failed as a user's fault or a machine's should: with this code, these words, and no panic.
+#[track_caller]
+fn fails(output: &Output, code: i32, words: &[&str]) {
+    let told = text(&output.stderr) + &text(&output.stdout);
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    assert!(!told.contains("panicked"), "{told}");
+    for word in words {
+        assert!(told.contains(word), "{word:?} is not said in: {told}");
+    }
+}
+
+fn charge(id: &str, amount: serde_json::Value, currency: &str) -> String {
+    json!({
+        "id": format!("evt_{id}"), "object": "event", "type": "charge.succeeded", "created": 1_782_000_000, "livemode": true,
+        "data": {"object": {"id": format!("ch_{id}"), "object": "charge", "created": 1_782_000_000, "amount": amount,
+            "currency": currency, "status": "succeeded", "paid": true, "captured": true}}
+    })
+    .to_string()
+}
+
+#[test]
+fn a_line_that_is_no_event_is_kept_with_its_reason_and_the_rest_goes_on() {
+    let till = Till::new();
+    let lines = [
+        charge("good", json!(100), "usd"),
+        r#"{"id":"evt_cut","type":"charge.succ"#.to_owned(),
+        "[1,2]".to_owned(),
+        format!(r#"{{"id":"evt_long","type":"x","data":"{}"}}"#, "x".repeat(2 << 20)),
+        charge("last", json!(200), "usd"),
+    ];
+    let file = till.write("events.ndjson", lines.join("\n"));
+    let ingested = till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+    assert_eq!((ingested["accepted"].as_u64(), ingested["quarantined"].as_u64()), (Some(2), Some(3)));
+    let reasons = till.run(&["--quiet", "sql", "--format", "csv", "SELECT reason FROM raw.quarantine ORDER BY 1"]);
+    for word in ["line 2", "not a JSON object", "too large: 2097"] {
+        assert!(reasons.contains(word), "{word} is not said in: {reasons}");
+    }
+    assert_eq!(till.count("core.charges"), 2);
+}
+
+#[test]
+fn an_amount_that_cannot_be_is_no_fact_but_its_event_is_kept() {
+    let till = Till::new();
+    let lines = [
+        charge("negative", json!(-5), "usd"),
+        charge("huge", json!(9_223_372_036_854_775_808u64), "usd"),
+        charge("half", json!(1.5), "usd"),
+        charge("where", json!(100), "dollars"),
+        charge("good", json!(100), "usd"),
+    ];
+    let file = till.write("events.ndjson", lines.join("\n"));
+    let ingested = till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+    assert_eq!((ingested["accepted"].as_u64(), ingested["quarantined"].as_u64()), (Some(5), Some(4)));
+    assert_eq!((till.count("raw.events"), till.count("core.charges")), (5, 1));
+    let reasons = till.run(&["--quiet", "sql", "--format", "csv", "SELECT reason FROM raw.quarantine ORDER BY 1"]);
+    for word in ["-5", "9223372036854775808", "1.5", "dollars", "evt_negative"] {
+        assert!(reasons.contains(word), "{word} is not said in: {reasons}");
+    }
+}
+
+#[test]
+fn a_bad_phone_is_no_phone_and_loses_no_customer() {
+    let till = Till::new();
+    let event = json!({
+        "id": "evt_1", "object": "event", "type": "customer.created", "created": 1_782_000_000, "livemode": true,
+        "data": {"object": {"id": "cus_1", "object": "customer", "created": 1_782_000_000, "email": "a@example.com",
+            "phone": "call me maybe"}}
+    });
+    let file = till.write("events.ndjson", event.to_string());
+    till.run(&["--quiet", "ingest", "stripe", file.to_str().unwrap()]);
+    assert_eq!((till.count("core.customers"), till.count("raw.quarantine")), (1, 0));
+    let people = till.sql("SELECT phone_e164_hash FROM core.people");
+    assert_eq!(people[0]["phone_e164_hash"], serde_json::Value::Null);
+    let asked = till.try_run(&["--quiet", "sql", "SELECT phone_e164('call me maybe', 'US') AS phone"]);
+    assert!(asked.status.success(), "{}", text(&asked.stderr));
+}
+
+#[test]
+fn a_bomb_is_refused_and_a_cut_archive_named() {
+    let till = Till::new();
+    let bomb = till.path("bomb.gz");
+    let mut packer = GzEncoder::new(fs::File::create(&bomb).unwrap(), Compression::best());
+    let zeros = vec![b' '; 1 << 20];
+    for _ in 0..300 {
+        packer.write_all(&zeros).unwrap();
+    }
+    packer.finish().unwrap();
+    fails(&till.try_run(&["ingest", "stripe", bomb.to_str().unwrap()]), 1, &["bomb.gz", "times its size"]);
+
+    let mut packer = GzEncoder::new(Vec::new(), Compression::default());
+    for i in 0..2000 {
+        writeln!(packer, "{}", charge(&format!("{i}"), json!(100 + i), "usd")).unwrap();
+    }
+    let whole = packer.finish().unwrap();
+    let cut = till.write("cut.gz", &whole[..whole.len() / 2]);
+    fails(&till.try_run(&["ingest", "stripe", cut.to_str().unwrap()]), 1, &["cut.gz", "ends in the middle"]);
+    assert!(till.count("raw.events") > 100, "what was read before the cut is kept");
+}
+
+#[test]
+fn a_pipeline_file_names_its_fault_with_file_and_line() {
+    let till = Till::new();
+    till.write(
+        "shop/pipelines/own.toml",
+        "name = \"own\"\n\n[[model]]\nname = \"marts.own\"\nsql = \"own.sql\"\nmaterialise = \"table\"\n",
+    );
+    till.write("shop/sql/own.sql", "-- One row.\nSELECT amout FROM core.charges\n");
+    let dir = till.path("shop");
+    let till = till.set("PIPELINES__DIR", dir.to_str().unwrap());
+    fails(&till.try_run(&["check"]), 1, &["own.toml:6", "materialise", "did you mean \"materialize\""]);
+
+    till.write(
+        "shop/pipelines/own.toml",
+        "name = \"own\"\n\n[[model]]\nname = \"marts.own\"\nsql = \"own.sql\"\nmaterialize = \"table\"\n",
+    );
+    fails(&till.try_run(&["check"]), 1, &["own.sql:2", "amout", "did you mean \"amount\""]);
+
+    till.write("shop/sql/own.sql", "-- One row.\nSELECT * FROM marts.other\n");
+    till.write("shop/sql/other.sql", "-- One row.\nSELECT * FROM marts.own\n");
+    till.write(
+        "shop/pipelines/other.toml",
+        "name = \"other\"\n\n[[model]]\nname = \"marts.other\"\nsql = \"other.sql\"\nmaterialize = \"table\"\n",
+    );
+    fails(&till.try_run(&["check"]), 1, &["marts.own", "marts.other"]);
+}
+
+#[test]
+fn a_query_names_what_it_misspelt() {
+    let till = Till::new();
+    fails(&till.try_run(&["sql", "SELECT amout FROM core.charges"]), 1, &["amout", "did you mean \"amount\""]);
+    fails(&till.try_run(&["sql", "SELECT * FROM core.charge"]), 1, &["core.charge", "core.charges"]);
+    let file = till.write("q.sql", "SELECT 1,\n  amout\nFROM core.charges");
+    fails(&till.try_run(&["sql", "-f", file.to_str().unwrap()]), 1, &["q.sql", "2:", "amout"]);
+    for write in [
+        "INSERT INTO core.charges VALUES (1)",
+        "DROP TABLE core.charges",
+        "COPY (SELECT 1) TO '/tmp/x.csv'",
+        "SET a = 1",
+    ] {
+        fails(&till.try_run(&["sql", write]), 1, &["read"]);
+    }
+}
+
+#[test]
+fn settings_and_words_that_are_wrong_are_usage() {
+    let till = Till::new();
+    till.write("tillstream.toml", "[stripe]\nwebhook_secret = [\"whsec_1\"]\n");
+    fails(&till.try_run(&["doctor"]), 2, &["tillstream.toml:2", "webhook_secret", "webhook_secrets"]);
+    let till = Till::new();
+    fails(&till.try_run(&["ingets", "stripe"]), 2, &["ingets"]);
+    fails(&till.try_run(&["ingest", "paypal", "x"]), 2, &["paypal", "stripe"]);
+    fails(&till.try_run(&["ingest", "stripe", "/no/such/file"]), 1, &["/no/such/file"]);
+    fails(&till.try_run(&["run", "nightly"]), 1, &["nightly", "conversion"]);
+    fails(&till.try_run(&["run", "--as-of", "yesterday"]), 1, &["yesterday", "2026-01-31"]);
+    fails(&till.try_run(&["segments", "show", "cart_abandond"]), 1, &["cart_abandond", "cart_abandoned"]);
+    fails(&till.try_run(&["rebuild", "core.charge"]), 1, &["core.charge", "core.charges"]);
+}
+
+#[test]
+fn a_directory_in_use_is_named_and_its_owner_is_asked() {
+    let till = Till::new();
+    till.run(&["--quiet", "sql", "SELECT 1"]);
+    // Its lock is held, and nobody listens.
+    let lock = fs::File::options().write(true).open(till.data().join("lock")).unwrap();
+    lock.lock().unwrap();
+    fails(&till.try_run(&["sql", "SELECT 1"]), 1, &["in use", "--data"]);
+    drop(lock);
+    // A serve that owns it answers for it.
+    let serving = Serving::start(&till);
+    let file = till.write("events.ndjson", charge("beside", json!(100), "usd"));
+    let ingested = till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+    assert_eq!(ingested["accepted"].as_u64(), Some(1));
+    wait("the charge is in an answer", Duration::from_secs(5), || till.count("core.charges") == 1);
+    drop(serving);
+    assert_eq!(till.count("core.charges"), 1);
+}
+
+/// A file system that cannot be written, if this system lets us mount one.
+#[test]
+fn a_read_only_disk_is_named() {
+    let till = Till::new();
+    let disk = till.path("disk");
+    fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "tmpfs"]).arg(&disk).output();
+    if !mounted.is_ok_and(|m| m.status.success()) {
+        println!("skipped: mounting is not allowed here");
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tillstream"));
+    let output = command.arg("--data").arg(disk.join("data")).args(["sql", "SELECT 1"]).output().unwrap();
+    Command::new("umount").arg(&disk).status().unwrap();
+    fails(&output, 1, &["read-only", "--data"]);
+}

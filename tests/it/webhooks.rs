@@ -1,0 +1,135 @@
+//! Stripe's webhooks into a running `serve`.
+
+use std::{
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use aws_lc_rs::hmac;
+use serde_json::json;
+
+use crate::support::{Serving, Till, wait};
+
+const SECRET: &str = "whsec_of_the_tests";
+
+/// Signed as Stripe signs: HMAC-SHA-256 under the whole secret, over time, point and body.
+fn signature(secret: &str, body: &str) -> String {
+    let t = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let tag = hmac::sign(&key, format!("{t}.{body}").as_bytes());
+    format!("t={t},v1={}", hex::encode(tag))
+}
+
+fn customer(id: &str) -> String {
+    json!({
+        "id": format!("evt_{id}"), "object": "event", "type": "customer.created", "created": 1_782_000_000,
+        "livemode": true, "api_version": "2026-07-29.dahlia", "pending_webhooks": 1,
+        "data": {"object": {"id": format!("cus_{id}"), "object": "customer", "created": 1_782_000_000,
+            "email": format!("{id}@example.com"), "livemode": true}}
+    })
+    .to_string()
+}
+
+fn post(serving: &Serving, body: String, signature: &str) -> u16 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = reqwest::Client::new();
+        let request = client.post(serving.url("/webhooks/stripe")).header("Stripe-Signature", signature).body(body);
+        request.send().await.unwrap().status().as_u16()
+    })
+}
+
+fn get(serving: &Serving, path: &str, token: Option<&str>) -> (u16, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut request = reqwest::Client::new().get(serving.url(path));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    })
+}
+
+fn till() -> Till {
+    Till::new().set("STRIPE__WEBHOOK_SECRETS", &format!("whsec_of_last_year,{SECRET}"))
+}
+
+#[test]
+fn a_signed_webhook_is_in_an_answer_within_two_seconds() {
+    let till = till();
+    let serving = Serving::start(&till);
+    // The first query opens what later ones find open.
+    assert_eq!(till.count("core.customers"), 0);
+    let body = customer("quick");
+    let signed = signature(SECRET, &body);
+    let began = Instant::now();
+    assert_eq!(post(&serving, body, &signed), 200);
+    wait("the webhook is in an answer", Duration::from_secs(2), || till.count("core.customers") == 1);
+    println!("in an answer after {:?}", began.elapsed());
+    let rows = till.sql("SELECT customer_id, livemode FROM core.customers");
+    assert_eq!(rows[0], json!({"customer_id": "cus_quick", "livemode": true}));
+}
+
+#[test]
+fn a_wrong_signature_leaves_no_trace_but_a_counter() {
+    let till = till();
+    let serving = Serving::start(&till);
+    let body = customer("forged");
+    assert_eq!(post(&serving, body.clone(), &signature("whsec_of_a_thief", &body)), 400);
+    assert_eq!(post(&serving, body.clone(), ""), 400);
+    assert_eq!(post(&serving, body.clone() + " ", &signature(SECRET, &body)), 400);
+    assert_eq!(post(&serving, "x".repeat(2 << 20), &signature(SECRET, "x")), 413);
+    thread::sleep(Duration::from_millis(700));
+    assert_eq!((till.count("raw.events"), till.count("raw.quarantine")), (0, 0));
+    let (_, metrics) = get(&serving, "/metrics", Some(&serving.token));
+    let counted = "tillstream_webhooks_refused_total{source=\"stripe\",reason=\"signature\"} 3";
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[test]
+fn one_event_posted_fifty_times_at_once_is_stored_once() {
+    let till = till();
+    let serving = Serving::start(&till);
+    let body = customer("fifty");
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let posts: Vec<_> = (0..50)
+            .map(|i| {
+                // Each delivery counts differently how many endpoints still wait.
+                let body = body.replace("\"pending_webhooks\":1", &format!("\"pending_webhooks\":{i}"));
+                scope.spawn(|| {
+                    let signed = signature(SECRET, &body);
+                    post(&serving, body, &signed)
+                })
+            })
+            .collect();
+        posts.into_iter().map(|p| p.join().unwrap()).collect()
+    });
+    assert_eq!(statuses, [200; 50]);
+    wait("the event is loaded", Duration::from_secs(5), || till.count("raw.events") > 0);
+    assert_eq!((till.count("raw.events"), till.count("core.customers")), (1, 1));
+}
+
+#[test]
+fn a_verified_body_that_is_no_event_is_kept_and_answered() {
+    let till = till();
+    let serving = Serving::start(&till);
+    let body = "{\"id\": \"evt_1\", ".to_owned();
+    let signed = signature(SECRET, &body);
+    assert_eq!(post(&serving, body, &signed), 200);
+    wait("it is in quarantine", Duration::from_secs(5), || till.count("raw.quarantine") == 1);
+    assert_eq!(till.count("raw.events"), 0);
+}
+
+#[test]
+fn every_route_but_webhooks_and_health_wants_a_token() {
+    let till = till();
+    let serving = Serving::start(&till);
+    for path in ["/metrics", "/v1/segments", "/v1/segments/cart_abandoned"] {
+        assert_eq!(get(&serving, path, None).0, 401, "{path}");
+        assert_eq!(get(&serving, path, Some("not-the-token")).0, 401, "{path}");
+        assert_eq!(get(&serving, path, Some(&serving.token)).0, 200, "{path}");
+    }
+    assert_eq!(get(&serving, "/healthz", None).0, 200);
+    assert_eq!(get(&serving, "/readyz", None).0, 200);
+}
