@@ -592,12 +592,12 @@ async fn check_finds_a_templates_wrong_column_with_its_place() {
     let problems = tillstream::activate::check(&run.project, run.activator.templates(), &session).await;
     let told: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
     assert_eq!(told.len(), 2, "{told:?}");
-    let [wrong, bare] = [&told[0], &told[1]];
-    assert!(
-        wrong.contains("cart_reminder.sms.j2:2: the segment yields no column \"itmes\"; did you mean \"items\"?"),
-        "{wrong}"
-    );
-    assert!(bare.contains("cart_reminder.sms.j2:2: marketing by SMS must say how to opt out"), "{bare}");
+    for words in [
+        "cart_reminder.sms.j2:2: the segment yields no column \"itmes\"; did you mean \"items\"?",
+        "cart_reminder.sms.j2:2: marketing by SMS must say how to opt out",
+    ] {
+        assert!(told.iter().any(|t| t.contains(words)), "{words:?} is not said in {told:?}");
+    }
 }
 
 #[tokio::test]
