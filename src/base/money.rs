@@ -1,6 +1,6 @@
 //! Amounts: integers in minor units, with their currency. No float ever holds one.
 
-use std::{collections::HashMap, fmt, sync::LazyLock};
+use std::{collections::BTreeMap, fmt, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,27 +10,33 @@ use serde::{Deserialize, Serialize};
 pub struct Currency([u8; 3]);
 
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no currency code: three letters are wanted, as usd")]
+#[error("{0:?} is no currency code of ISO 4217, as usd is one")]
 pub struct UnknownCurrency(String);
 
-/// Decimal places by currency, where they are not 2. Stripe's, which differ from ISO 4217 for UGX, ISK and MGA.
-static EXPONENTS: LazyLock<HashMap<&str, u8>> = LazyLock::new(|| {
-    include_str!("../../data/currency_exponents.csv")
+/// Decimal places by currency: ISO 4217's codes that people are paid in, withdrawn ones that older payments name among
+/// them. The places are Stripe's, which differ from ISO 4217's for UGX, ISK and MGA.
+static EXPONENTS: LazyLock<BTreeMap<[u8; 3], u8>> = LazyLock::new(|| {
+    include_str!("../../data/currencies.csv")
         .lines()
         .skip(1)
         .filter_map(|line| line.split_once(','))
-        .filter_map(|(code, exponent)| Some((code, exponent.trim().parse().ok()?)))
+        .filter_map(|(code, exponent)| Some((code.as_bytes().try_into().ok()?, exponent.parse().ok()?)))
         .collect()
 });
 
 impl Currency {
+    /// Of a code in letters of either case. An unknown one is an error: nobody can say what its minor unit is.
     pub fn parse(text: &str) -> Result<Currency, UnknownCurrency> {
-        match text.as_bytes() {
-            [a, b, c] if text.bytes().all(|x| x.is_ascii_alphabetic()) => {
-                Ok(Currency([a, b, c].map(|x| x.to_ascii_lowercase())))
-            }
-            _ => Err(UnknownCurrency(text.to_owned())),
-        }
+        let code = <[u8; 3]>::try_from(text.as_bytes()).map(|code| code.map(|letter| letter.to_ascii_lowercase()));
+        code.ok()
+            .filter(|code| EXPONENTS.contains_key(code))
+            .map(Currency)
+            .ok_or_else(|| UnknownCurrency(text.to_owned()))
+    }
+
+    /// Every currency there is, by its code.
+    pub fn all() -> impl Iterator<Item = Currency> {
+        EXPONENTS.keys().map(|code| Currency(*code))
     }
 
     pub fn as_str(&self) -> &str {
@@ -39,7 +45,8 @@ impl Currency {
 
     /// How many decimal places a major unit has: 2 for USD, 0 for JPY, 3 for KWD.
     pub fn exponent(&self) -> u8 {
-        EXPONENTS.get(self.as_str()).copied().unwrap_or(2)
+        // A value that exists was found in the table.
+        EXPONENTS.get(&self.0).copied().unwrap_or(2)
     }
 }
 
@@ -87,18 +94,24 @@ impl fmt::Display for Money {
         let major = self.major();
         let (sign, digits) = major.strip_prefix('-').map_or(("", major.as_str()), |d| ("-", d));
         let (whole, part) = digits.split_once('.').map_or((digits, None), |(w, p)| (w, Some(p)));
-        f.write_str(sign)?;
-        for (i, digit) in whole.chars().enumerate() {
-            if i > 0 && (whole.len() - i).is_multiple_of(3) {
-                f.write_str(",")?;
-            }
-            write!(f, "{digit}")?;
-        }
+        write!(f, "{sign}{}", grouped(whole))?;
         if let Some(part) = part {
             write!(f, ".{part}")?;
         }
         write!(f, " {}", self.currency.as_str().to_uppercase())
     }
+}
+
+/// Digits in groups of three, for people: `1,234`.
+pub fn grouped(digits: &str) -> String {
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -128,6 +141,13 @@ mod tests {
     #[test]
     fn no_currency_is_guessed() {
         assert!(Currency::parse("US").is_err());
-        assert!(Currency::parse("€€€").is_err());
+        assert!(Currency::parse("€").is_err(), "three bytes");
+        assert_eq!(
+            Currency::parse("eru").unwrap_err().to_string(),
+            "\"eru\" is no currency code of ISO 4217, as usd is one"
+        );
+        assert_eq!(Currency::parse("EUR").unwrap().as_str(), "eur");
+        let lines = include_str!("../../data/currencies.csv").lines().count() - 1;
+        assert_eq!(Currency::all().count(), lines, "every line of the table is read");
     }
 }

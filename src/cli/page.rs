@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     activate::{State, TriggerSummary},
-    base::{Currency, Micros, Money},
+    base::{Currency, Micros, Money, money::grouped},
     engine::{Session, SqlError},
     ops::Ingested,
 };
@@ -243,7 +243,9 @@ impl Page {
     }
 
     fn write_next(&self, page: &mut String, data: &Path) -> std::fmt::Result {
-        let tillstream = format!("tillstream --data {}", data.display());
+        // As it was called: it need not be on the path.
+        let program = std::env::args().next().unwrap_or_else(|| "tillstream".to_owned());
+        let tillstream = format!("{program} --data {}", data.display());
         writeln!(page, "\nWHERE TO LOOK NEXT")?;
         writeln!(page, "  {tillstream} sql                          a prompt; \\d lists the tables")?;
         writeln!(page, "  {tillstream} sql \"SELECT * FROM marts.funnel_daily ORDER BY day DESC, step LIMIT 12\"")?;
@@ -267,15 +269,7 @@ fn bar(share: f64) -> String {
 }
 
 fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    grouped(&n.to_string())
 }
 
 const ORDERS: &str = "
