@@ -5,11 +5,13 @@
 use std::{
     ops::RangeInclusive,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use toml::de::{DeInteger, DeValue};
 
 use super::BaseUrl;
+use crate::base::time::parse_span;
 
 /// In a file a value has a type; in the environment it is text that is read as the option wants it.
 pub(super) enum Given<'a> {
@@ -44,6 +46,26 @@ impl Given<'_> {
             Given::File { value, .. } => return Err(wanted(&want, value)),
         };
         if range.contains(&number) { Ok(number) } else { Err(format!("{want} is wanted, not {number}")) }
+    }
+
+    /// A size, as `512MiB` or `4GiB`, in MiB.
+    pub fn mebibytes(&self, range: RangeInclusive<usize>) -> Result<usize, String> {
+        let text = self.text()?;
+        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let number = digits.parse::<usize>().ok();
+        let size = match unit.trim_start() {
+            "MiB" => number,
+            "GiB" => number.and_then(|n| n.checked_mul(1024)),
+            _ => None,
+        };
+        size.filter(|size| range.contains(size)).ok_or_else(|| {
+            format!("a size from {}MiB to {}MiB is wanted, as 4GiB, not \"{text}\"", range.start(), range.end())
+        })
+    }
+
+    /// A span of time, as `90s` or `5m`.
+    pub fn span(&self) -> Result<Duration, String> {
+        parse_span(&self.text()?).map_err(|e| e.to_string())
     }
 
     pub fn yes_or_no(&self) -> Result<bool, String> {

@@ -183,7 +183,8 @@ impl Default for Log {
 
 #[derive(Debug, Clone)]
 pub struct Engine {
-    pub memory_mib: u32,
+    /// Bytes.
+    pub memory: usize,
     pub threads: usize,
     pub time_limit: Duration,
 }
@@ -191,7 +192,7 @@ pub struct Engine {
 impl Default for Engine {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-        Engine { memory_mib: 1024, threads, time_limit: Duration::from_secs(300) }
+        Engine { memory: 1 << 30, threads, time_limit: Duration::from_secs(300) }
     }
 }
 

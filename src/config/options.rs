@@ -1,6 +1,6 @@
 //! The table of all options: the one place where each is named and explained.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use chrono_tz::{TZ_VARIANTS, Tz};
 
@@ -151,10 +151,10 @@ pub(super) const OPTIONS: &[Opt] = &[
         show: |s| open(s.log.segment_mib),
     },
     Opt {
-        name: "engine.memory_mib",
-        meaning: "What all queries together may hold in memory before they spill to disk, in MiB",
-        set: |s, v| put(&mut s.engine.memory_mib, v.whole(64..=1_048_576)),
-        show: |s| open(s.engine.memory_mib),
+        name: "engine.memory",
+        meaning: "What all queries together may hold in memory before they spill to disk, as 512MiB or 4GiB",
+        set: |s, v| put(&mut s.engine.memory, v.mebibytes(64..=1 << 20).map(|n| n << 20)),
+        show: |s| open(format!("{}MiB", s.engine.memory >> 20)),
     },
     Opt {
         name: "engine.threads",
@@ -163,10 +163,10 @@ pub(super) const OPTIONS: &[Opt] = &[
         show: |s| open(s.engine.threads),
     },
     Opt {
-        name: "engine.time_limit_seconds",
-        meaning: "How long a query may run, in seconds",
-        set: |s, v| put(&mut s.engine.time_limit, v.whole(1..=DAY_SECONDS).map(|s| Duration::from_secs(s.into()))),
-        show: |s| open(s.engine.time_limit.as_secs()),
+        name: "engine.time_limit",
+        meaning: "How long a query may run, as 90s or 5m",
+        set: |s, v| put(&mut s.engine.time_limit, v.span()),
+        show: |s| open(format!("{}s", s.engine.time_limit.as_secs())),
     },
     Opt {
         name: "pipelines.dir",

@@ -99,6 +99,15 @@ fn a_wrong_value_says_what_was_wanted() {
         ("[activate]\nsend = \"yes\"", "shop.toml:2: activate.send: true or false is wanted, not a text"),
         ("[activate]\nsms = \"fax\"", "shop.toml:2: activate.sms: \"outbox\" or \"twilio\" is wanted, not \"fax\""),
         ("[activate]\n\nsms = \"twilio\"", "shop.toml:3: activate.sms: it needs [twilio] account_sid and auth_token"),
+        (
+            "[engine]\nmemory = \"1 TB\"",
+            "shop.toml:2: engine.memory: a size from 64MiB to 1048576MiB is wanted, as 4GiB, not \"1 TB\"",
+        ),
+        (
+            "[engine]\ntime_limit = \"soon\"",
+            "shop.toml:2: engine.time_limit: \"soon\" is no span of time: write a number and s, m, h, d or w, as \"30m\" or \
+             \"7d\"",
+        ),
         ("stripe = 3", "shop.toml:1: stripe: a section is wanted, as [stripe]"),
         (
             "[people]\ndefault_region = \"Atlantis\"",
@@ -130,11 +139,16 @@ fn no_error_and_no_dump_shows_a_secret() {
 
 #[test]
 fn every_option_is_described_with_its_value_and_source() {
-    let settings = load("[server]\nlisten = \"0.0.0.0:80\"", &[("TILLSTREAM__ENGINE__THREADS", "3")]).unwrap();
+    let settings = load(
+        "[server]\nlisten = \"0.0.0.0:80\"\n[engine]\nmemory = \"2GiB\"\ntime_limit = \"5m\"",
+        &[("TILLSTREAM__ENGINE__THREADS", "3")],
+    )
+    .unwrap();
     let described = settings.describe();
     let find = |name| described.iter().find(|d| d.name == name).unwrap();
     assert_eq!(find("server.listen").value, "0.0.0.0:80");
     assert!(find("server.listen").source.starts_with("file ") && find("server.listen").source.ends_with(".toml:2"));
+    assert_eq!((find("engine.memory").value.as_str(), find("engine.time_limit").value.as_str()), ("2048MiB", "300s"));
     assert_eq!(find("engine.threads").value, "3");
     assert_eq!(find("engine.threads").source, "environment TILLSTREAM__ENGINE__THREADS");
     assert_eq!(find("merchant.timezone").value, "UTC");

@@ -26,7 +26,7 @@ pub use self::{
     ingest::Ingested,
     lock::{DirLock, Taken, socket},
     request::{Line, Reply, Request},
-    run::Ran,
+    run::{BusinessTime, Ran},
 };
 use crate::{
     activate::{Activator, Rooms},

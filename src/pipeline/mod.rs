@@ -28,4 +28,4 @@ pub use report::{CheckOutcome, ModelOutcome, Report, Status};
 pub use runner::{Request, RunError, Runner, Settings, views};
 pub use spec::{Cap, Channel, Check, Materialize, Model, On, Pipeline, Purpose, Segment, Severity, Trigger};
 pub use sql::Sql;
-pub use when::{BadWhen, When, parse_span};
+pub use when::When;

@@ -11,9 +11,9 @@ use super::{
     section::{At, Notes, Section, note},
     spec::{Cap, Channel, Check, Materialize, Model, On, Pipeline, Purpose, Segment, Severity, Trigger},
     sql::Sql,
-    when::{When, parse_cron, parse_span},
+    when::{When, parse_cron},
 };
-use crate::base::suggest::did_you_mean;
+use crate::base::{suggest::did_you_mean, time::parse_span};
 
 /// SQL files by their path below `sql/`.
 pub(super) type Library = BTreeMap<String, Sql>;
@@ -50,8 +50,10 @@ fn pipeline(file: &str, table: &DeTable<'_>, library: &Library, notes: &mut Note
 }
 
 fn when(section: &mut Section<'_, '_>, notes: &mut Notes<'_>) -> When {
-    let cron = section.string(notes, "schedule").map(|t| (t.at, parse_cron(&t.value)));
-    let every = section.string(notes, "every").map(|t| (t.at, parse_span(&t.value).map(When::Every)));
+    let cron = section.string(notes, "schedule").map(|t| (t.at, parse_cron(&t.value).map_err(|e| e.to_string())));
+    let every = section
+        .string(notes, "every")
+        .map(|t| (t.at, parse_span(&t.value).map(When::Every).map_err(|e| e.to_string())));
     let on = section.choice(notes, "on", &[("commit", ())]).map(|()| (section.at, Ok(When::Commit)));
     let mut given: Vec<_> = [cron, every, on].into_iter().flatten().collect();
     if given.len() > 1 {
@@ -61,7 +63,7 @@ fn when(section: &mut Section<'_, '_>, notes: &mut Notes<'_>) -> When {
         None => When::Asked,
         Some((_, Ok(when))) => when,
         Some((at, Err(why))) => {
-            notes.add(at, why.to_string());
+            notes.add(at, why);
             When::Asked
         }
     }

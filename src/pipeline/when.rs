@@ -1,4 +1,4 @@
-//! When a pipeline runs, and spans of time as people write them.
+//! When a pipeline runs.
 
 use std::{str::FromStr, time::Duration};
 
@@ -32,35 +32,12 @@ impl When {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadWhen {
-    #[error("{0:?} is no span of time: write a number and s, m, h, d or w, as \"30m\" or \"7d\"")]
-    Span(String),
-    #[error("{0:?} is no cron expression of five fields (minute hour day month weekday, UTC): {1}")]
-    Cron(String, String),
-}
-
-/// Reads `30s`, `5m`, `24h`, `7d` or `2w`. Zero is no span.
-pub fn parse_span(text: &str) -> Result<Duration, BadWhen> {
-    let bad = || BadWhen::Span(text.to_owned());
-    let unit = text.chars().last().ok_or_else(bad)?;
-    let seconds: u64 = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        'w' => 7 * 86_400,
-        _ => return Err(bad()),
-    };
-    let digits = &text[..text.len() - 1];
-    let number: u64 =
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten().ok_or_else(bad)?;
-    let total = number.checked_mul(seconds).filter(|s| (1..=u64::from(u32::MAX)).contains(s)).ok_or_else(bad)?;
-    Ok(Duration::from_secs(total))
-}
+#[error("{0:?} is no cron expression of five fields (minute hour day month weekday, UTC): {1}")]
+pub struct BadCron(String, String);
 
 /// Reads five fields. Seconds and years are refused: a pipeline every second is `every = "1s"`.
-pub(super) fn parse_cron(text: &str) -> Result<When, BadWhen> {
-    let bad = |why: String| BadWhen::Cron(text.to_owned(), why);
+pub(super) fn parse_cron(text: &str) -> Result<When, BadCron> {
+    let bad = |why: String| BadCron(text.to_owned(), why);
     let fields = text.split_whitespace().count();
     if fields != 5 {
         return Err(bad(format!("it has {fields} fields")));
@@ -71,15 +48,6 @@ pub(super) fn parse_cron(text: &str) -> Result<When, BadWhen> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_are_a_number_and_a_unit() {
-        assert_eq!(parse_span("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_span("7d"), Ok(Duration::from_secs(604_800)));
-        for bad in ["", "d", "0s", "7", "7 d", "-1d", "1y", "99999999999999999999w", "1.5h", "é"] {
-            assert!(parse_span(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn the_next_night_is_found_in_utc() {

@@ -1,6 +1,6 @@
 //! Times of orders, as shops' exports write them.
 
-use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveDateTime, TimeZone};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime};
 use chrono_tz::Tz;
 
 use crate::base::Micros;
@@ -48,19 +48,12 @@ impl Times {
         let slashes = if self.month_first { MONTH_FIRST } else { &[] };
         let local = LOCAL.iter().chain(slashes).find_map(|f| NaiveDateTime::parse_from_str(text, f).ok());
         let local = local.or_else(|| self.date(text)?.and_hms_opt(0, 0, 0))?;
-        YEARS.contains(&local.year()).then(|| self.at(local)).flatten()
+        YEARS.contains(&local.year()).then(|| Micros::at_local(local, self.zone)).flatten()
     }
 
     fn date(&self, text: &str) -> Option<NaiveDate> {
         let slashes = || NaiveDate::parse_from_str(text, "%m/%d/%Y").ok().filter(|_| self.month_first);
         NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().or_else(slashes)
-    }
-
-    /// A local time that the clocks skipped is an hour later: a shop's export in another zone may hold one.
-    fn at(&self, local: NaiveDateTime) -> Option<Micros> {
-        let at = self.zone.from_local_datetime(&local).earliest();
-        let at = at.or_else(|| self.zone.from_local_datetime(&(local + Duration::hours(1))).earliest());
-        at.map(|t| Micros(t.timestamp_micros()))
     }
 }
 
