@@ -2,18 +2,11 @@
 
 use std::process::ExitCode;
 
-use serde::Serialize;
-
 use super::{
     Context,
     reach::{Reached, reach},
 };
 use crate::ops::{Reply, Request};
-
-#[derive(Serialize)]
-struct Checked {
-    faults: Vec<String>,
-}
 
 pub async fn run(context: &Context) -> anyhow::Result<ExitCode> {
     let reached: Reached = reach(context).await?;
@@ -22,7 +15,7 @@ pub async fn run(context: &Context) -> anyhow::Result<ExitCode> {
         _ => anyhow::bail!("the reply is of another kind"),
     };
     let well = faults.is_empty();
-    context.answer(&Checked { faults }, |checked| match checked.faults.as_slice() {
+    context.answer_list("faults", &faults, |faults| match faults {
         [] => "all in order\n".to_owned(),
         faults => faults.iter().map(|f| format!("{f}\n")).collect(),
     })?;

@@ -3,20 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use serde::Serialize;
 
 use super::{Context, args::Doctor, reach::reach};
-use crate::ops::{Finding, Reply, Request};
-
-#[derive(Serialize)]
-struct Findings {
-    findings: Vec<Finding>,
-}
+use crate::ops::{Reply, Request};
 
 pub async fn run(context: &Context, doctor: Doctor) -> anyhow::Result<ExitCode> {
     if doctor.show_config {
         let options = context.settings.describe();
-        context.answer(&options, |options| {
+        context.answer_list("options", &options, |options| {
             options.iter().map(|o| format!("{:<32} {:<28} {:<22} {}\n", o.name, o.value, o.source, o.meaning)).collect()
         })?;
         return Ok(ExitCode::SUCCESS);
@@ -24,8 +18,8 @@ pub async fn run(context: &Context, doctor: Doctor) -> anyhow::Result<ExitCode> 
     let reply = reach(context).await?.perform(context, Request::Doctor).await?;
     let Reply::Doctor(findings) = reply else { bail!("the reply is of another kind") };
     let well = findings.iter().all(|f| f.ok);
-    context.answer(&Findings { findings }, |all| {
-        all.findings
+    context.answer_list("findings", &findings, |findings| {
+        findings
             .iter()
             .map(|f| {
                 let remedy = if f.ok { String::new() } else { format!("\n          {}", f.remedy) };

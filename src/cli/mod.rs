@@ -16,7 +16,7 @@ mod serve;
 mod sql;
 mod triggers;
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, error::ErrorKind};
 use serde::Serialize;
@@ -51,11 +51,15 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if fine { 0 } else { 2 });
         }
     };
+    let json = cli.json;
     match start(cli) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
+            if json {
+                println!("{}", serde_json::json!({ "error": format!("{error:#}") }));
+            }
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }
@@ -103,6 +107,16 @@ impl Context {
         }
         out.flush()?;
         Ok(())
+    }
+
+    /// The same of a list: with `--json` an object whose one field, `name`, holds it.
+    fn answer_list<T: Serialize>(
+        &self,
+        name: &str,
+        list: &[T],
+        text: impl FnOnce(&[T]) -> String,
+    ) -> anyhow::Result<()> {
+        self.answer(&BTreeMap::from([(name, list)]), |_| text(list))
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     activate::MemberRow,
+    engine::output::csv,
     ops::{Reply, Request},
 };
 
@@ -21,7 +22,7 @@ pub async fn run(context: &Context, segments: Segments) -> anyhow::Result<ExitCo
             let Reply::Segments(list) = reached.perform(context, Request::Segments).await? else {
                 bail!("the reply is of another kind")
             };
-            context.answer(&list, |list| {
+            context.answer_list("segments", &list, |list| {
                 list.iter()
                     .map(|s| {
                         let looked = s.looked_at.map_or_else(|| "never looked at".to_owned(), |t| format!("as of {t}"));
@@ -45,7 +46,7 @@ pub async fn run(context: &Context, segments: Segments) -> anyhow::Result<ExitCo
     if export {
         write_csv(&members)?;
     } else {
-        context.answer(&members, |members| {
+        context.answer_list("members", &members, |members| {
             members
                 .iter()
                 .map(|m| {
@@ -64,13 +65,12 @@ fn write_csv(members: &[MemberRow]) -> anyhow::Result<()> {
     use io::Write;
     writeln!(out, "person_id,occurrence,entered_at,livemode,columns")?;
     for m in members {
-        let columns = serde_json::to_string(&m.columns)?;
-        let cells = [m.person_id.0.as_str(), &m.occurrence, &m.entered_at.to_string()].map(quoted);
-        writeln!(out, "{},{},{}", cells.join(","), m.livemode, quoted(&columns))?;
+        for cell in [m.person_id.0.as_str(), &m.occurrence, &m.entered_at.to_string(), &m.livemode.to_string()] {
+            csv::cell(&mut out, cell)?;
+            out.write_all(b",")?;
+        }
+        csv::cell(&mut out, &serde_json::to_string(&m.columns)?)?;
+        out.write_all(b"\n")?;
     }
     Ok(out.flush()?)
-}
-
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }

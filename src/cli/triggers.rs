@@ -21,9 +21,9 @@ pub async fn run(context: &Context, triggers: Triggers) -> anyhow::Result<ExitCo
         TriggerAction::Preview { name } => Request::Preview { trigger: name },
         TriggerAction::Run { name } => Request::Send { trigger: name },
     };
-    let mut faulty = false;
+    let mut code = ExitCode::SUCCESS;
     match reached.perform(context, request).await? {
-        Reply::Triggers(list) => context.answer(&list, |list| {
+        Reply::Triggers(list) => context.answer_list("triggers", &list, |list| {
             list.iter()
                 .map(|t| {
                     let states: Vec<String> = t.messages.iter().map(|(s, n)| format!("{n} {}", s.as_str())).collect();
@@ -33,27 +33,29 @@ pub async fn run(context: &Context, triggers: Triggers) -> anyhow::Result<ExitCo
                 })
                 .collect()
         })?,
-        Reply::Preview(rows) => context.answer(&rows, |rows| {
+        Reply::Preview(rows) => context.answer_list("messages", &rows, |rows| {
             let mut text: String = rows.iter().map(line).collect();
             if rows.is_empty() {
                 text.push_str("nobody is in its segment now\n");
             }
             text
         })?,
-        Reply::Sent(dispatched) => context.answer(&dispatched, |d| {
-            faulty = !d.faults.is_empty();
-            let mut text: String = d
-                .messages
-                .iter()
-                .map(|m| format!("{}  {}  {}\n", m.person_id, m.state.as_str(), m.reason.as_deref().unwrap_or("")))
-                .collect();
-            text.push_str(&d.faults.iter().map(|f| format!("fault: {f}\n")).collect::<String>());
-            text.push_str(&format!("{} messages\n", d.messages.len()));
-            text
-        })?,
+        Reply::Sent(dispatched) => {
+            code = ExitCode::from(u8::from(!dispatched.faults.is_empty()));
+            context.answer(&dispatched, |d| {
+                let mut text: String = d
+                    .messages
+                    .iter()
+                    .map(|m| format!("{}  {}  {}\n", m.person_id, m.state.as_str(), m.reason.as_deref().unwrap_or("")))
+                    .collect();
+                text.push_str(&d.faults.iter().map(|f| format!("fault: {f}\n")).collect::<String>());
+                text.push_str(&format!("{} messages\n", d.messages.len()));
+                text
+            })?;
+        }
         _ => bail!("the reply is of another kind"),
     }
-    Ok(ExitCode::from(u8::from(faulty)))
+    Ok(code)
 }
 
 fn line(row: &Preview) -> String {

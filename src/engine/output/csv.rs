@@ -56,7 +56,8 @@ fn separate(to: &mut impl Write, column: usize) -> std::io::Result<()> {
     if column > 0 { to.write_all(b",") } else { Ok(()) }
 }
 
-fn cell(to: &mut impl Write, text: &str) -> std::io::Result<()> {
+/// One cell, in quotes where it must be.
+pub fn cell(to: &mut impl Write, text: &str) -> std::io::Result<()> {
     if text.is_empty() || text.contains([',', '"', '\n', '\r']) {
         write!(to, "\"{}\"", text.replace('"', "\"\""))
     } else {

@@ -3,10 +3,14 @@
 //! Batches are written as they come, so that an answer of any size takes the memory of a few; but for the table, whose
 //! columns are as wide as their widest cell. Times with a zone are ISO 8601 in UTC.
 
-mod csv;
+pub mod csv;
 mod table;
 
-use std::{io::Write, str::FromStr, sync::Arc};
+use std::{
+    io::{self, Write},
+    str::FromStr,
+    sync::Arc,
+};
 
 use datafusion::arrow::{
     array::RecordBatch,
@@ -93,23 +97,38 @@ pub enum WriteError {
     Query(#[from] SqlError),
     #[error("writing the answer failed: {0}")]
     Output(String),
+    /// A pipe's other end was closed: its reader has seen enough.
+    #[error("whoever read the answer has gone")]
+    Gone(#[source] io::Error),
 }
 
-impl From<std::io::Error> for WriteError {
-    fn from(error: std::io::Error) -> WriteError {
-        WriteError::Output(error.to_string())
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> WriteError {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => WriteError::Gone(error),
+            _ => WriteError::Output(error.to_string()),
+        }
     }
 }
 
 impl From<ArrowError> for WriteError {
     fn from(error: ArrowError) -> WriteError {
-        WriteError::Output(error.to_string())
+        match error {
+            ArrowError::IoError(_, error) => error.into(),
+            other => WriteError::Output(other.to_string()),
+        }
     }
 }
 
 impl From<ParquetError> for WriteError {
     fn from(error: ParquetError) -> WriteError {
-        WriteError::Output(error.to_string())
+        match error {
+            ParquetError::External(error) => match error.downcast::<io::Error>() {
+                Ok(error) => (*error).into(),
+                Err(other) => WriteError::Output(other.to_string()),
+            },
+            other => WriteError::Output(other.to_string()),
+        }
     }
 }
 
