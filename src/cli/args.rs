@@ -156,6 +156,9 @@ pub struct Run {
     /// The business time: what happened after it is not seen. A date is its midnight in the merchant's zone.
     #[arg(long, value_name = "TIME")]
     pub as_of: Option<String>,
+    /// Of what was known to an earlier run (`ops.pipeline_runs.run_id`), at its business time unless --as-of says another.
+    #[arg(long, value_name = "RUN")]
+    pub known_at: Option<String>,
     /// Build incremental models from the beginning.
     #[arg(long)]
     pub full: bool,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     base::{Micros, Source, time::DAY},
-    ops::{DirLock, Ingested, Instance, Taken},
+    ops::{BusinessTime, DirLock, Ingested, Instance, Taken},
     sources::orders::OrdersMapping,
     synth::{self, Shop},
 };
@@ -31,8 +31,8 @@ pub async fn run(context: &Context, demo: Demo) -> anyhow::Result<ExitCode> {
         None => take_shop(context, &instance, &demo).await?,
     };
     let as_of = end_of_story(&instance).await?;
-    let text = as_of.to_string();
-    let ran = instance.run(&[], Some(&text), true, &*context.progress).await?;
+    let time = BusinessTime { as_of: Some(as_of.to_string()), known_at: None };
+    let ran = instance.run(&[], &time, true, &*context.progress).await?;
     let page = Page::read(&instance.session(as_of)?, as_of, by_source(ingested), instance.triggers()?).await?;
     context.answer(&page, |page| page.text(&context.data))?;
     if demo.serve {

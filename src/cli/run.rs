@@ -8,7 +8,7 @@ use super::{Context, args::Run, reach::reach};
 use crate::ops::{Ran, Reply, Request};
 
 pub async fn run(context: &Context, run: Run) -> anyhow::Result<ExitCode> {
-    let request = Request::Run { pipelines: run.pipelines, as_of: run.as_of, full: run.full };
+    let request = Request::Run { pipelines: run.pipelines, as_of: run.as_of, known_at: run.known_at, full: run.full };
     let Reply::Ran(ran) = reach(context).await?.perform(context, request).await? else {
         bail!("the reply is of another kind")
     };

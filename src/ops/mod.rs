@@ -83,7 +83,7 @@ impl Instance {
         let half_rebuilt = loader.is_half_rebuilt()?;
         let engine = Engine::new(crate::engine::Settings {
             threads: settings.engine.threads,
-            memory: (settings.engine.memory_mib as usize) << 20,
+            memory: settings.engine.memory,
             ..crate::engine::Settings::new(tmp.join("spill"))
         })?;
         let rooms = Rooms { store: store.clone(), log: log.clone(), vault, lake: lake.clone() };

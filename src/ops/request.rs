@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Instance, OpsError, doctor::Finding, ingest::Ingested, run::Ran};
+use super::{
+    Instance, OpsError,
+    doctor::Finding,
+    ingest::Ingested,
+    run::{BusinessTime, Ran},
+};
 use crate::{
     activate::{Dispatched, MemberRow, Preview, SegmentSummary, TriggerSummary},
     base::{Progress, Source},
@@ -14,7 +19,7 @@ use crate::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Request {
     Ingest { source: Source, files: Vec<PathBuf>, mapping: OrdersMapping },
-    Run { pipelines: Vec<String>, as_of: Option<String>, full: bool },
+    Run { pipelines: Vec<String>, as_of: Option<String>, known_at: Option<String>, full: bool },
     Segments,
     Members { segment: String },
     Triggers,
@@ -45,8 +50,9 @@ impl Instance {
             Request::Ingest { source, files, mapping } => {
                 Reply::Ingested(self.ingest_files(source, files, mapping, progress).await?)
             }
-            Request::Run { pipelines, as_of, full } => {
-                Reply::Ran(self.run(&pipelines, as_of.as_deref(), full, progress).await?)
+            Request::Run { pipelines, as_of, known_at, full } => {
+                let time = BusinessTime { as_of, known_at };
+                Reply::Ran(self.run(&pipelines, &time, full, progress).await?)
             }
             Request::Segments => Reply::Segments(self.segments()?),
             Request::Members { segment } => Reply::Members(self.members(&segment)?),

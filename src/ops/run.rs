@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Instance, OpsError};
 use crate::{
     activate::{Dispatched, Evaluated},
-    base::{Micros, Progress, progress::Silent},
+    base::{Micros, Offset, Progress, progress::Silent, suggest},
     engine::Tables,
     facts::Table,
     lake::{Snapshot, changes_of},
@@ -33,22 +33,40 @@ impl Ran {
     }
 }
 
+/// Which time a run is of, in the merchant's words; now where neither is given.
+#[derive(Debug, Clone, Default)]
+pub struct BusinessTime {
+    /// What happened after it is not seen.
+    pub as_of: Option<String>,
+    /// The id of an earlier run: what the log got after that is not seen either.
+    pub known_at: Option<String>,
+}
+
 impl Instance {
-    /// Runs `pipelines` (all where empty) and looks at the segments. `as_of` in the merchant's words.
+    /// Runs `pipelines` (all where empty) and looks at the segments.
     pub async fn run(
         &self,
         pipelines: &[String],
-        as_of: Option<&str>,
+        time: &BusinessTime,
         full: bool,
         progress: &dyn Progress,
     ) -> Result<Ran, OpsError> {
         self.load(progress).await?;
-        let as_of = as_of.map(|text| Micros::parse(text, self.settings.merchant.timezone)).transpose()?;
+        let as_of =
+            time.as_of.as_deref().map(|text| Micros::parse(text, self.settings.merchant.timezone)).transpose()?;
+        if let Some(run) = &time.known_at {
+            let (then, until) = self.known_at(run).await?;
+            let as_of = as_of.unwrap_or(then);
+            let until = Until { before: Some(as_of), ..until };
+            let report = self.run_past(pipelines, as_of, until, progress).await?;
+            return Ok(Ran { report, segments: None, messages: None });
+        }
         let now = Micros::now();
         if let Some(as_of) = as_of
             && self.happened_since(as_of).await?
         {
-            let report = self.run_past(pipelines, as_of, progress).await?;
+            let until = Until { before: Some(as_of), offset: None };
+            let report = self.run_past(pipelines, as_of, until, progress).await?;
             return Ok(Ran { report, segments: None, messages: None });
         }
         let another_time = as_of.is_some();
@@ -65,9 +83,37 @@ impl Instance {
         Ok(Ran { report, segments: Some(segments), messages: Some(messages) })
     }
 
-    /// The models as they would have been at `as_of`, from the events before it alone.
-    async fn run_past(&self, pipelines: &[String], as_of: Micros, progress: &dyn Progress) -> Result<Report, OpsError> {
-        let refolded = self.refold(Until { before: Some(as_of), offset: None }, progress).await?;
+    /// The business time of an earlier run, and the events that it had.
+    async fn known_at(&self, run: &str) -> Result<(Micros, Until), OpsError> {
+        #[derive(Deserialize)]
+        struct Known {
+            run_id: String,
+            as_of: i64,
+            log_offset: Option<i64>,
+        }
+        let sql = "SELECT run_id, max(CAST(arrow_cast(as_of, 'Timestamp(Microsecond, None)') AS BIGINT)) AS as_of, \
+                   max(log_offset) AS log_offset FROM ops.pipeline_runs GROUP BY run_id ORDER BY max(started_at) DESC";
+        let runs: Vec<Known> = self.session(Micros::now())?.rows(sql).await?;
+        let known = runs.iter().find(|known| known.run_id == run).ok_or_else(|| {
+            let hint = suggest::did_you_mean(run, runs.iter().map(|known| known.run_id.as_str()));
+            OpsError::Told(format!("there was no run {run}{hint}; which there were: SELECT * FROM ops.pipeline_runs"))
+        })?;
+        let last = known.log_offset.and_then(|last| u64::try_from(last).ok()).ok_or_else(|| {
+            let why = "it was of a past time itself, or nothing had come in";
+            OpsError::Told(format!("run {run} recorded no position of the log ({why}): name another"))
+        })?;
+        Ok((Micros(known.as_of), Until { before: None, offset: Some(Offset(last).next()) }))
+    }
+
+    /// The models as they would have been at `as_of`, from the events that count then alone.
+    async fn run_past(
+        &self,
+        pipelines: &[String],
+        as_of: Micros,
+        until: Until,
+        progress: &dyn Progress,
+    ) -> Result<Report, OpsError> {
+        let refolded = self.refold(until, progress).await?;
         let past = Past { facts: refolded.lake.snapshot(), lake: self.lake.clone() };
         let runner = self.runner.clone().over(Arc::new(past));
         self.run_models(&runner, pipelines, as_of, true, progress).await
