@@ -1,19 +1,23 @@
 //! Killed at any moment, and started again: nothing acknowledged is lost, nothing is doubled, nobody is written to twice.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    process::Stdio,
-    sync::{Arc, Mutex},
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::json;
 
-use crate::support::Till;
+use crate::support::{Serving, Till, signature};
 
 /// How many times the program is killed; `TILLSTREAM_KILLS` makes it more.
 fn kills() -> u32 {
@@ -160,25 +164,44 @@ fn move_times(value: &mut serde_json::Value, shift: i64) {
     }
 }
 
+/// A privacy key, and the Stripe events of a small shop whose last day is today.
+fn shop() -> (Till, PathBuf, PathBuf) {
+    let shop = Till::new();
+    let key = shop.write("key", [9u8; 32]);
+    let args = ["--customers", "150", "--days", "12", "--sources", "stripe", "--out", "raw.ndjson"];
+    shop.run(&[&["--quiet", "generate"], &args[..]].concat());
+    let events = shift_to_now(&fs::read_to_string(shop.path("raw.ndjson")).unwrap());
+    let file = shop.write("stripe.ndjson", events);
+    (shop, key, file)
+}
+
+/// A fixed walk of numbers from 0 to 1, so that a failure can be had again.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as f64 / f64::from(1u32 << 31)
+    }
+}
+
+/// The tables are those of a clean directory, no event is there twice, and nobody got a message twice.
+fn nothing_lost_nothing_doubled(till: &Till, expected: &[String], provider: &Provider) {
+    let found = till.facts();
+    let differ: Vec<_> = expected.iter().zip(&found).filter(|(a, b)| a != b).take(3).collect();
+    assert!(expected == found, "{} rows and {}; the first that differ: {differ:#?}", expected.len(), found.len());
+    let doubled = till.sql("SELECT event_id, digest, count(*) AS n FROM raw.events GROUP BY 1, 2 HAVING count(*) > 1");
+    assert!(doubled.is_empty(), "{doubled:?}");
+    let taken = provider.taken();
+    assert!(!taken.is_empty(), "messages were sent");
+    for (message, times) in &taken {
+        assert_eq!(*times, 1, "{message:?} went {times} times");
+    }
+}
+
 #[test]
 fn killed_anywhere_and_started_again_it_is_as_if_nothing_had_happened() {
-    let keys = Till::new();
-    let key = keys.write("key", [9u8; 32]);
-    let shop = Till::new();
-    shop.run(&[
-        "--quiet",
-        "generate",
-        "--customers",
-        "150",
-        "--days",
-        "12",
-        "--sources",
-        "stripe",
-        "--out",
-        "raw.ndjson",
-    ]);
-    let events = shift_to_now(&fs::read_to_string(shop.path("raw.ndjson")).unwrap());
-    let file = shop.write("stripe.ndjson", &events);
+    let (_shop, key, file) = shop();
     let file = file.to_str().unwrap();
 
     let clean = Till::with_key(&key);
@@ -193,8 +216,7 @@ fn killed_anywhere_and_started_again_it_is_as_if_nothing_had_happened() {
 
     let provider = Provider::start();
     let till = sending(Till::with_key(&key), &provider);
-    // A fixed walk over the time that each command takes, so that a failure can be had again.
-    let mut dice = 0x9e37_79b9_7f4a_7c15u64;
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     for round in 0..kills() {
         let (command, takes): (&[&str], _) = if round < kills() / 2 {
             (&["--quiet", "ingest", "stripe", file], ingest_time)
@@ -204,8 +226,7 @@ fn killed_anywhere_and_started_again_it_is_as_if_nothing_had_happened() {
         if round == kills() / 2 {
             till.run(&["--quiet", "ingest", "stripe", file]);
         }
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let after = takes.mul_f64((dice >> 33) as f64 / f64::from(1u32 << 31) * 1.2);
+        let after = takes.mul_f64(dice.next() * 1.2);
         let mut child = till.command(command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         thread::sleep(after);
         child.kill().unwrap();
@@ -215,29 +236,88 @@ fn killed_anywhere_and_started_again_it_is_as_if_nothing_had_happened() {
     till.run(&["--quiet", "run"]);
     till.run(&["--quiet", "run"]);
 
-    let found = till.facts();
-    let differ: Vec<_> = expected.iter().zip(&found).filter(|(a, b)| a != b).take(3).collect();
-    assert!(expected == found, "{} rows and {}; the first that differ: {differ:#?}", expected.len(), found.len());
+    nothing_lost_nothing_doubled(&till, &expected, &provider);
     assert_eq!(
         till.count("raw.events"),
         clean.count("raw.events") + till.count("raw.events WHERE source = 'tillstream'")
             - clean.count("raw.events WHERE source = 'tillstream'")
     );
-    let doubled = till.sql("SELECT event_id, digest, count(*) AS n FROM raw.events GROUP BY 1, 2 HAVING count(*) > 1");
-    assert!(doubled.is_empty(), "{doubled:?}");
-
-    let taken = provider.taken();
-    assert!(!taken.is_empty(), "messages were sent");
-    for (message, times) in &taken {
-        assert_eq!(*times, 1, "{message:?} went {times} times");
-    }
     // What went is known to have gone, or to be unknown; nothing is believed to have gone that did not.
     let states = till
         .sql("SELECT state, count(*) AS n FROM ops.messages WHERE channel = 'sms' AND provider = 'twilio' GROUP BY 1");
     let of = |wanted: &[&str]| -> u64 {
         states.iter().filter(|s| wanted.contains(&s["state"].as_str().unwrap())).map(|s| s["n"].as_u64().unwrap()).sum()
     };
-    let went = taken.len() as u64;
+    let went = provider.taken().len() as u64;
     assert!(of(&["sent", "delivered"]) <= went, "{states:?}, and {went} went");
     assert!(of(&["sent", "delivered", "unknown"]) >= went, "{states:?}, and {went} went");
+}
+
+const SECRET: &str = "whsec_of_the_tests";
+
+/// Posts what `next` gives until there is no more or the server is gone; notes what was acknowledged.
+fn post_until_it_dies(address: &str, next: &AtomicUsize, events: &[&str], acknowledged: &Mutex<BTreeSet<usize>>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = reqwest::Client::new();
+        let url = format!("http://{address}/webhooks/stripe");
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(event) = events.get(index) else { return };
+            let request =
+                client.post(&url).header("Stripe-Signature", signature(SECRET, event)).body((*event).to_owned());
+            match request.send().await {
+                Ok(answer) => {
+                    assert_eq!(answer.status().as_u16(), 200);
+                    acknowledged.lock().unwrap().insert(index);
+                }
+                Err(_) => return,
+            }
+        }
+    });
+}
+
+#[test]
+fn a_server_killed_under_load_keeps_what_it_acknowledged_and_texts_nobody_twice() {
+    let (_shop, key, file) = shop();
+    let text = fs::read_to_string(&file).unwrap();
+    let events: Vec<&str> = text.lines().collect();
+    let clean = Till::with_key(&key);
+    clean.run(&["--quiet", "ingest", "stripe", file.to_str().unwrap()]);
+    let expected = clean.facts();
+
+    let provider = Provider::start();
+    let till = sending(Till::with_key(&key), &provider).set("STRIPE__WEBHOOK_SECRETS", SECRET);
+    let acknowledged = Mutex::new(BTreeSet::new());
+    let rounds = kills() / 2;
+    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+    for round in 0..rounds {
+        // Each round begins with what the last was cut off in, as a sender that got no answer does.
+        let share = events.len() * round as usize / rounds as usize;
+        let next = AtomicUsize::new(share);
+        let mut serving = Serving::start(&till);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| post_until_it_dies(&serving.address, &next, &events, &acknowledged));
+            }
+            thread::sleep(Duration::from_millis(300 + (dice.next() * 2_500.0) as u64));
+            // By its id: the posting threads hold the server's address.
+            Command::new("kill").args(["-9", &serving.child.id().to_string()]).status().unwrap();
+        });
+        serving.child.wait().unwrap();
+    }
+    let acknowledged = acknowledged.into_inner().unwrap();
+    assert!(acknowledged.len() > rounds as usize, "{} events were acknowledged", acknowledged.len());
+    let held: BTreeSet<String> = till
+        .sql("SELECT event_id FROM raw.events WHERE source = 'stripe'")
+        .iter()
+        .map(|row| row["event_id"].as_str().unwrap().to_owned())
+        .collect();
+    for index in acknowledged {
+        let event: serde_json::Value = serde_json::from_str(events[index]).unwrap();
+        assert!(held.contains(event["id"].as_str().unwrap()), "{} was acknowledged", event["id"]);
+    }
+    till.run(&["--quiet", "ingest", "stripe", file.to_str().unwrap()]);
+    till.run(&["--quiet", "run"]);
+    nothing_lost_nothing_doubled(&till, &expected, &provider);
 }

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{Till, reference};
+use crate::support::{Serving, Till, reference, text};
 
 const SOURCES: [&str; 3] = ["stripe", "klaviyo", "storefront"];
 
@@ -83,6 +83,80 @@ fn what_was_taken_is_not_taken_again_and_order_does_not_matter() {
 
     other.run(&["--quiet", "rebuild"]);
     assert!(other.facts() == facts, "a rebuild from raw.events gives other tables");
+}
+
+/// The first half of a source's lines, and the rest.
+fn halves(till: &Till, source: &str) -> (PathBuf, PathBuf) {
+    let text = fs::read_to_string(file(till, source)).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let (first, rest) = lines.split_at(lines.len() / 2);
+    let part = |name: &str, lines: &[&str]| till.write(&format!("{source}.{name}.ndjson"), lines.join("\n") + "\n");
+    (part("first", first), part("rest", rest))
+}
+
+#[test]
+fn what_comes_after_a_rebuild_is_taken_as_before_it() {
+    let keys = Till::new();
+    let key = keys.write("key", [3u8; 32]);
+    let straight = Till::with_key(&key);
+    generate(&straight, "60", "15");
+    straight.run(&["--quiet", "ingest", "stripe", &file(&straight, "stripe")]);
+    let (first, rest) = halves(&straight, "stripe");
+
+    let rebuilt = Till::with_key(&key);
+    rebuilt.run(&["--quiet", "ingest", "stripe", first.to_str().unwrap()]);
+    rebuilt.run(&["--quiet", "rebuild"]);
+    rebuilt.run(&["--quiet", "ingest", "stripe", rest.to_str().unwrap()]);
+    rebuilt.run(&["--quiet", "rebuild", "core.charges"]);
+    // What is known already changes nothing, whichever table knew it first.
+    rebuilt.run(&["--quiet", "ingest", "stripe", first.to_str().unwrap()]);
+    let (expected, found) = (straight.facts(), rebuilt.facts());
+    assert!(expected.len() > 200, "there is something to compare");
+    let differ: Vec<_> = expected.iter().zip(&found).filter(|(a, b)| a != b).take(3).collect();
+    assert!(expected == found, "{} rows and {}; the first that differ: {differ:#?}", expected.len(), found.len());
+}
+
+#[test]
+fn an_earlier_run_is_had_again_from_what_was_known_to_it() {
+    let till = Till::new();
+    generate(&till, "80", "20");
+    let (first, rest) = halves(&till, "stripe");
+    let rates = || till.sql("SELECT * FROM marts.payment_rates_daily ORDER BY day, currency");
+    let run = |args: &[&str]| till.json(&[&["run", "failures"], args].concat());
+
+    till.run(&["--quiet", "ingest", "stripe", first.to_str().unwrap()]);
+    let night = run(&[])["run_id"].as_str().unwrap().to_owned();
+    let known = rates();
+    assert!(known.len() > 5, "there is something to compare");
+    till.run(&["--quiet", "ingest", "stripe", rest.to_str().unwrap()]);
+    run(&[]);
+    assert_ne!(rates(), known, "the rest says something");
+    let again = run(&["--known-at", &night]);
+    assert_eq!(rates(), known);
+
+    let again = again["run_id"].as_str().unwrap();
+    for (id, words) in [("run_of_another_shop", "no run run_of_another_shop"), (again, "recorded no position")] {
+        let refused = till.try_run(&["run", "--known-at", id]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(text(&refused.stderr).contains(words), "{}", text(&refused.stderr));
+    }
+}
+
+#[test]
+fn what_is_piped_in_beside_serve_lands() {
+    let till = Till::new();
+    generate(&till, "40", "10");
+    let serving = Serving::start(&till);
+    for (source, new) in [("stripe", true), ("stripe", false)] {
+        let events = fs::File::open(file(&till, source)).unwrap();
+        let output = till.command(&["--json", "--quiet", "ingest", source, "-"]).stdin(events).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let ingested: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(ingested["accepted"].as_u64().unwrap() > 100, new, "{ingested}");
+        assert_eq!(ingested["quarantined"], 0);
+    }
+    assert!(till.count("core.charges") > 10);
+    drop(serving);
 }
 
 /// The lines of a source's file in another order, in ten files, the last part first.

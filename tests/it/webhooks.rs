@@ -2,23 +2,14 @@
 
 use std::{
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use aws_lc_rs::hmac;
 use serde_json::json;
 
-use crate::support::{Serving, Till, wait};
+use crate::support::{Serving, Till, signature, wait};
 
 const SECRET: &str = "whsec_of_the_tests";
-
-/// Signed as Stripe signs: HMAC-SHA-256 under the whole secret, over time, point and body.
-fn signature(secret: &str, body: &str) -> String {
-    let t = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-    let tag = hmac::sign(&key, format!("{t}.{body}").as_bytes());
-    format!("t={t},v1={}", hex::encode(tag))
-}
 
 fn customer(id: &str) -> String {
     json!({

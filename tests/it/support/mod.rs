@@ -4,9 +4,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use aws_lc_rs::hmac;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -154,6 +155,14 @@ impl Drop for Serving {
         }
         self.child.wait().unwrap();
     }
+}
+
+/// Signed as Stripe signs: HMAC-SHA-256 under the whole secret, over time, point and body.
+pub fn signature(secret: &str, body: &str) -> String {
+    let t = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let tag = hmac::sign(&key, format!("{t}.{body}").as_bytes());
+    format!("t={t},v1={}", hex::encode(tag))
 }
 
 pub fn free_port() -> u16 {
