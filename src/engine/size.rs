@@ -24,6 +24,9 @@ const MAX_DEPTH: usize = 1000;
 /// How deep subqueries in expressions may be nested. Planning takes time 2 to this power.
 const MAX_SUBQUERIES: usize = 8;
 
+/// How deep `CASE` may be nested. The parser tries each in several ways, so a fault inside takes time exponential to this.
+const MAX_CASES: usize = 12;
+
 /// How many tables a statement may read, each mention of a `WITH` table counted as all that it reads.
 const MAX_TABLES: u64 = 2000;
 
@@ -42,7 +45,18 @@ pub(super) fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
     let mut levels = vec![Level::default()];
     // Of all levels but the last.
     let mut below = 0;
+    let mut cases = 0usize;
     for TokenWithSpan { token, span } in tokens {
+        if let Token::Word(word) = token {
+            cases += usize::from(word.keyword == Keyword::CASE);
+            cases = cases.saturating_sub(usize::from(word.keyword == Keyword::END));
+        }
+        if cases > MAX_CASES {
+            return Err(SqlError::user(format!(
+                "more than {MAX_CASES} CASEs inside one another, or some have no END: name parts of it with WITH"
+            ))
+            .at(span.start.line, span.start.column));
+        }
         match token {
             Token::LParen => {
                 below += levels.last().map_or(0, |l| 1 + l.operators + l.chain);
@@ -206,6 +220,16 @@ mod tests {
         assert_eq!(refusal(&nested(9)), "more than 8 subqueries inside one another: name parts of it with WITH");
         let beside = format!("SELECT 1{}", ", (SELECT 1)".repeat(100));
         assert!(parse(&beside).is_ok());
+    }
+
+    #[test]
+    fn cases_without_an_end_are_refused_at_once() {
+        let nested = |depth: usize| format!("SELECT {}1{}", "CASE WHEN a THEN ".repeat(depth), " END".repeat(depth));
+        assert!(parse(&nested(12)).is_ok());
+        assert!(refusal(&nested(13)).contains("more than 12 CASEs"));
+        assert!(refusal(&format!("SELECT {}", "CASE WHEN ".repeat(500))).contains("more than 12 CASEs"));
+        refusal(&format!("SELECT {}", "CASE WHEN ".repeat(12)));
+        assert!(parse(&format!("SELECT 1{}", ", CASE WHEN a THEN 1 END".repeat(100))).is_ok());
     }
 
     #[test]
