@@ -14,6 +14,7 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue},
     redirect,
 };
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::{
@@ -117,7 +118,7 @@ impl Inner {
         };
         let timeout = request.timeout.unwrap_or(self.timeout);
         match builder.headers(headers).body(request.body.clone()).timeout(timeout).send().await {
-            Ok(answer) => read(answer).await,
+            Ok(answer) => as_wanted(request, read(answer).await),
             Err(e) if e.is_connect() => Outcome::Refused { why: describe(e), retry_after: None },
             Err(e) if e.is_timeout() => {
                 Outcome::Unknown { why: format!("no answer within {timeout:?}"), response: None }
@@ -173,6 +174,22 @@ async fn read(mut answer: reqwest::Response) -> Outcome {
         // 408 may come from a proxy that gave up on a server that did not.
         408 | 500.. => Outcome::Unknown { why: format!("the server failed ({status})"), response: Some(response) },
         _ => Outcome::Sent(response),
+    }
+}
+
+/// A success whose body is not what was asked for is an answer that did not come.
+fn as_wanted(request: &Request, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Sent(response) if request.wants_json && response.is_success() => {
+            match serde_json::from_slice::<IgnoredAny>(&response.body) {
+                Ok(_) => Outcome::Sent(response),
+                Err(e) => {
+                    let why = format!("the answer ({}) is not JSON: {e}", response.status);
+                    Outcome::Unknown { why, response: None }
+                }
+            }
+        }
+        other => other,
     }
 }
 

@@ -33,6 +33,7 @@ pub struct Request {
     pub(super) body: Bytes,
     pub(super) delivery: Delivery,
     pub(super) timeout: Option<Duration>,
+    pub(super) wants_json: bool,
 }
 
 impl Request {
@@ -76,7 +77,14 @@ impl Request {
         self
     }
 
+    /// Success is JSON. What is not (a proxy's page, half an answer) did not come from whom we asked, or not whole: it
+    /// is an answer that was lost.
+    pub fn wants_json(mut self) -> Request {
+        self.wants_json = true;
+        self
+    }
+
     fn new(method: Method, url: String, delivery: Delivery) -> Request {
-        Request { method, url, headers: Vec::new(), body: Bytes::new(), delivery, timeout: None }
+        Request { method, url, headers: Vec::new(), body: Bytes::new(), delivery, timeout: None, wants_json: false }
     }
 }

@@ -139,6 +139,16 @@ async fn a_server_that_is_not_there_has_done_nothing() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_not_json_is_asked_for_again() {
+    const HALF: Act = Act::Answer("HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\n{\"data\":[");
+    const WHOLE: Act = Act::Answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}");
+    let server = server(vec![HALF, WHOLE]).await;
+    let outcome = client().send(&Request::get(&server.url).wants_json()).await.unwrap();
+    assert!(matches!(&outcome, Outcome::Sent(r) if &r.body[..] == b"{}"), "{outcome:?}");
+    assert_eq!(server.requests.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
 async fn once_in_doubt_always_in_doubt() {
     // The first try may have been processed; that the later ones were not does not make it undone.
     let server = server(vec![Act::Close, BUSY]).await;
