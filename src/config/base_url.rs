@@ -10,6 +10,7 @@ pub struct BaseUrl(Cow<'static, str>);
 
 impl BaseUrl {
     pub const KLAVIYO: BaseUrl = BaseUrl(Cow::Borrowed("https://a.klaviyo.com"));
+    pub const STRIPE: BaseUrl = BaseUrl(Cow::Borrowed("https://api.stripe.com"));
     pub const TWILIO: BaseUrl = BaseUrl(Cow::Borrowed("https://api.twilio.com"));
 
     /// `None` where `text` is no such address.

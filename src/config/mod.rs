@@ -132,12 +132,15 @@ pub struct Stripe {
     pub webhook_secrets: Vec<Secret>,
     /// Seconds between a signature's time and ours, either way; never 0, which SDKs read as "do not check".
     pub tolerance_seconds: u32,
+    pub api_key: Option<Secret>,
+    pub api_base: BaseUrl,
 }
 
 impl Default for Stripe {
     fn default() -> Self {
         // Stripe's own libraries take 300 s.
-        Stripe { webhook_secrets: Vec::new(), tolerance_seconds: 300 }
+        let tolerance_seconds = 300;
+        Stripe { webhook_secrets: Vec::new(), tolerance_seconds, api_key: None, api_base: BaseUrl::STRIPE }
     }
 }
 

@@ -103,6 +103,18 @@ pub(super) const OPTIONS: &[Opt] = &[
         show: |s| open(s.stripe.tolerance_seconds),
     },
     Opt {
+        name: "stripe.api_key",
+        meaning: "The key (rk_… or sk_…) that may read events, charges, customers and the like, for backfills and polls",
+        set: |s, v| put(&mut s.stripe.api_key, v.text().map(Secret::new).map(Some)),
+        show: |s| secret(&s.stripe.api_key),
+    },
+    Opt {
+        name: "stripe.api_base",
+        meaning: "Where Stripe's API is",
+        set: |s, v| put(&mut s.stripe.api_base, v.api_base()),
+        show: |s| open(&s.stripe.api_base),
+    },
+    Opt {
         name: "klaviyo.api_key",
         meaning: "The private key (pk_…) for Klaviyo's API",
         set: |s, v| put(&mut s.klaviyo.api_key, v.text().map(Secret::new).map(Some)),
