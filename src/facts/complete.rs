@@ -1,6 +1,7 @@
 //! What a row takes from the whole set of events rather than from the last: moments, totals, and the person behind.
 //!
-//! Each is a minimum, a maximum or a sum over distinct things, so that no order of events matters.
+//! Each is a minimum, a maximum or a sum over distinct things, so that no order of events matters. Where no event told
+//! of a moment that must have been (the object was fetched, long after), the earliest is taken that it can have been.
 
 use super::{
     Row,
@@ -28,7 +29,7 @@ impl Known<'_> {
             }
             Row::Charge(row) => {
                 row.created_at = row.created_at.or(self.mark(Mark::Seen));
-                row.captured_at = self.mark(Mark::Captured);
+                row.captured_at = self.mark(Mark::Captured).or(row.created_at.filter(|_| row.captured));
                 row.order_ambiguous = self.ambiguous;
             }
             Row::Refund(row) => self.refund(row),
@@ -39,8 +40,9 @@ impl Known<'_> {
             }
             Row::Checkout(row) => {
                 row.created_at = row.created_at.or(self.mark(Mark::Seen));
-                row.completed_at = self.mark(Mark::Completed);
-                row.expired_at = self.mark(Mark::Expired);
+                let is = |status| row.status.as_deref() == Some(status);
+                row.completed_at = self.mark(Mark::Completed).or(row.created_at.filter(|_| is("complete")));
+                row.expired_at = self.mark(Mark::Expired).or(row.expires_at.filter(|_| is("expired")));
                 row.order_ambiguous = self.ambiguous;
             }
             Row::ImportedOrder(row) => row.order_ambiguous = self.ambiguous,
@@ -62,7 +64,9 @@ impl Known<'_> {
     fn payment_intent(&self, row: &mut PaymentIntent) {
         let attempts = Attempts::of(self.parts);
         row.created_at = row.created_at.or(self.mark(Mark::Seen));
-        row.succeeded_at = self.mark(Mark::Succeeded);
+        // What paid it is its last attempt.
+        let paid_at = || attempts.latest.map(|(at, _)| at).or(row.created_at).filter(|_| row.status == "succeeded");
+        row.succeeded_at = self.mark(Mark::Succeeded).or_else(paid_at);
         row.canceled_at = row.canceled_at.or(self.mark(Mark::Canceled));
         row.attempts = attempts.count;
         row.first_attempt_at = attempts.first;
@@ -78,7 +82,7 @@ impl Known<'_> {
 
     fn refund(&self, row: &mut Refund) {
         row.created_at = row.created_at.or(self.mark(Mark::Seen));
-        row.succeeded_at = self.mark(Mark::Succeeded);
+        row.succeeded_at = self.mark(Mark::Succeeded).or(row.created_at.filter(|_| row.status == "succeeded"));
         row.failed_at = self.mark(Mark::Failed);
         row.order_ambiguous = self.ambiguous;
         // A charge's total, less the refunds that are rows of their own. What was refunded after the charge was seen,

@@ -104,7 +104,9 @@ pub(super) fn of_intent(
     let Some(charge) = intent.latest_charge.id() else { return Ok(()) };
     // Of any other event the last error may be an older attempt's, and the latest charge too, unless it was paid by it.
     let fact = Fact::Attempt { whole: false, failure: None, country: None, person: None };
-    event.add_part(Table::PaymentIntents, intent_id, Part { id: charge.to_owned(), at: event.at(), fact });
+    let fetched = event.is_fetched();
+    let at = intent.created.seconds().filter(|_| fetched).unwrap_or(event.at());
+    event.add_part(Table::PaymentIntents, intent_id, Part { id: charge.to_owned(), at, fact });
     if matches!(intent.status.get(), Some("succeeded" | "requires_capture")) {
         let evidence = Evidence { status: Some("succeeded"), ..Evidence::default() };
         let mut row = blank(charge, amount, currency, evidence);

@@ -138,7 +138,9 @@ fn record(event: &mut Event, charge: &Charge, seen: Seen, phase: u8, rank: u8) -
         event.add_part(Table::PaymentIntents, intent, Part { id: id.to_owned(), at, fact });
     }
     let row = charge.row(event, payment, id)?;
-    let captured = charge.is_captured().then_some((Mark::Captured, event.at()));
+    // Any other event may come long after: that of a refund does not tell when what it pays back was taken.
+    let tells = matches!(event.kind(), "charge.succeeded" | "charge.captured" | "payment_intent.succeeded");
+    let captured = (charge.is_captured() && tells).then_some((Mark::Captured, event.at()));
     let unborn = charge.created.0.is_none().then_some((Mark::Seen, event.at()));
     let marks = captured.into_iter().chain(unborn).collect();
     let again = Seen { ..seen };

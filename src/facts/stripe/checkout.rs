@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table, parts::Billing};
+use super::{DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table, parts::Billing, shown};
 use crate::facts::{
     identity::IdentifierKind,
     json::{Amount, Maybe, OnlyId, Reference, Text, Whole},
@@ -70,7 +70,7 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
         _ => None,
     };
     let unborn = session.created.0.is_none().then_some(Mark::Seen);
-    let marks = ended.into_iter().chain(unborn).map(|mark| (mark, event.at())).collect();
+    let marks = shown(event, ended.into_iter().chain(unborn));
     let paid = matches!(session.payment_status.get(), Some("paid" | "no_payment_required"));
     let rank = match event.kind() {
         "checkout.session.completed" => 1,

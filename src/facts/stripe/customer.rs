@@ -62,7 +62,7 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
     let row = customer.row(event, id)?;
     let (phase, rank) = match event.kind() {
         "customer.created" => (0, 0),
-        "customer.updated" => (1, 1),
+        "customer.updated" | "customer.fetched" => (1, 1),
         _ => (2, 2),
     };
     let step = Step { settled: u8::from(deleted), phase, rank, ..Step::default() };

@@ -7,6 +7,7 @@ use super::{
     attempt::{self, PaymentError},
     charge::{self, Charge},
     parts::Billing,
+    shown,
 };
 use crate::facts::{
     identity::IdentifierKind,
@@ -30,7 +31,7 @@ pub(super) struct Intent<'a> {
     capture_method: Text<'a>,
     /// Carried along before 2022-11-15.
     charges: List<Maybe<Charge<'a>>>,
-    created: Whole,
+    pub created: Whole,
     currency: Text<'a>,
     pub customer: Reference<'a, OnlyId<'a>>,
     pub invoice: Reference<'a, OnlyId<'a>>,
@@ -92,7 +93,7 @@ impl<'a> Intent<'a> {
             _ => None,
         };
         let unborn = self.created.0.is_none().then_some(Mark::Seen);
-        ended.into_iter().chain(unborn).map(|mark| (mark, event.at())).collect()
+        shown(event, ended.into_iter().chain(unborn))
     }
 
     fn step(&self, event: &Event, received: i64) -> Step {

@@ -3,6 +3,10 @@
 //! The shapes of `docs.stripe.com/api` and of its changelog: charges that intents carried until 2022-11-15, `source`
 //! before `payment_method_details`, references that may be ids or whole objects. What a version calls otherwise is
 //! read as well; what it does not have is null. Other objects' events are not handled here and stay in `raw.events`.
+//!
+//! An object that was fetched from the API rather than told by an event is an event of type `<object>.fetched`, at the
+//! time by Stripe's clock at which it was so. That is after every event of before, but no moment of the object's life:
+//! it marks none, and the row falls back on what the object states of itself ([`super::complete`]).
 
 mod attempt;
 mod charge;
@@ -35,7 +39,7 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
         kind if kind.starts_with("refund.") => refund::decode(event)?,
         kind if kind.starts_with("charge.dispute.") => false,
         kind if kind.starts_with("charge.") => charge::decode(event)?,
-        "customer.created" | "customer.updated" | "customer.deleted" => customer::decode(event)?,
+        "customer.created" | "customer.updated" | "customer.deleted" | "customer.fetched" => customer::decode(event)?,
         kind if kind.starts_with("checkout.session.") => checkout::decode(event)?,
         _ => false,
     };
@@ -127,7 +131,18 @@ struct Saw {
     row: Row,
 }
 
+/// The moments that an event of this kind shows: those of a fetch are not of the object's life.
+fn shown(event: &Event, marks: impl Iterator<Item = Mark>) -> Vec<(Mark, Micros)> {
+    let told = !event.is_fetched();
+    marks.filter(|_| told).map(|mark| (mark, event.at())).collect()
+}
+
 impl Event<'_> {
+    /// Whether this is an object as the API showed it, and no event.
+    fn is_fetched(&self) -> bool {
+        self.kind().ends_with(".fetched")
+    }
+
     fn saw(&mut self, saw: Saw) {
         let Saw { table, id, seen: Seen { own, whole, state, prior }, step, marks, parts, row } = saw;
         let (event_id, event_digest) = (self.envelope.event_id.clone(), self.envelope.digest);

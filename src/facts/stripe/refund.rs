@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table, charge::Charge, prior};
+use super::{DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table, charge::Charge, prior, shown};
 use crate::facts::{
     identity::IdentifierKind,
     json::{Amount, Maybe, OnlyId, Reference, Text, Whole},
@@ -150,7 +150,7 @@ impl Refund<'_> {
             _ => None,
         };
         let unborn = self.created.0.is_none().then_some(Mark::Seen);
-        ended.into_iter().chain(unborn).map(|mark| (mark, event.at())).collect()
+        shown(event, ended.into_iter().chain(unborn))
     }
 
     fn step(&self, event: &Event) -> Step {
