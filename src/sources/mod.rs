@@ -1,10 +1,12 @@
-//! Bytes in, verified envelopes out: Stripe's webhooks and files, Klaviyo's and the shop's events, past orders.
+//! Bytes in, verified envelopes out: Stripe's webhooks and files, Klaviyo's and the shop's events, past orders, and the
+//! pages of the providers' APIs.
 //!
 //! What must hold: nothing that was accepted is lost. Input of an unknown type, version or shape is an envelope like any
 //! other; what cannot be decoded is an envelope too ([`REJECTED`]), with the reason and the text. The same input makes the
 //! same identity, so taking it twice is taking it once. Payloads are handed on as they came; nothing here reads an amount
 //! or a status out of an event.
 
+pub mod api;
 mod content;
 mod files;
 mod klaviyo;

@@ -1,0 +1,313 @@
+//! Stripe's API: List Events, which reaches 30 days back, and for what is older the lists of the objects themselves.
+//!
+//! Pages are walked from the newest to the oldest (`starting_after`) in a window whose end is fixed first. The other
+//! way (`ending_before`) would need the oldest event's id to start from, and an event that became visible late, behind
+//! the place where the walk is, would never be asked for again; windows can overlap. Events that arrive meanwhile are
+//! after the window's end, and the next window's.
+//!
+//! An object that was listed is made an event of type `<object>.fetched`, with the object as it came inside. Its id
+//! holds a digest of the object, so that the same state is the same event whenever it is fetched; its time is that of
+//! the answer, by Stripe's clock, at which the object was so: no event of before can outweigh it, and any later one does.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{ApiError, Leg, List, Page, Window, ask, client, envelope, with_query};
+use crate::{
+    base::{Digest, Micros, Source, time::DAY},
+    config::{self, BaseUrl, Secret},
+    net::{Client, Limit, NetError, Request, Response},
+};
+
+pub(super) const PROVIDER: &str = "Stripe";
+
+/// The version whose shapes the objects of lists have. Events keep the version that they were made in.
+const VERSION: &str = "2026-07-29.dahlia";
+/// The most that Stripe gives at once.
+const PAGE: &str = "100";
+/// How far back List Events reaches.
+const KEPT: i64 = 30 * DAY;
+/// Objects are listed up to a day beyond that: a walk may take hours, and events at its far end expire meanwhile.
+const MARGIN: i64 = DAY;
+/// docs.stripe.com/rate-limits: to one endpoint, and to all of them with a live key (with a test key 25 too).
+const A_SECOND: u32 = 25;
+const A_SECOND_LIVE: u32 = 100;
+/// Refunds before charges: what a refund came to is then known no later than the charge's total that counts it.
+const OBJECTS: [List; 5] =
+    [List::StripeRefunds, List::StripeCharges, List::StripePaymentIntents, List::StripeSessions, List::StripeCustomers];
+
+#[derive(Clone)]
+pub struct StripeApi {
+    client: Client,
+    base: BaseUrl,
+    key: Secret,
+    live: bool,
+}
+
+pub(super) fn path(list: List) -> &'static str {
+    match list {
+        List::StripeRefunds => "/v1/refunds",
+        List::StripeCharges => "/v1/charges",
+        List::StripePaymentIntents => "/v1/payment_intents",
+        List::StripeSessions => "/v1/checkout/sessions",
+        List::StripeCustomers => "/v1/customers",
+        List::StripeEvents | List::KlaviyoEvents | List::KlaviyoProfiles => "/v1/events",
+    }
+}
+
+/// Events as far as they are kept, then the objects made before.
+pub(super) fn legs(window: Window, now: Micros) -> Vec<Leg> {
+    let horizon = now.plus(-KEPT);
+    let Window { since, until } = window;
+    let mut legs = Vec::new();
+    if until > horizon {
+        let since = since.map_or(horizon, |s| s.max(horizon));
+        legs.push(Leg { list: List::StripeEvents, window: Window { since: Some(since), until } });
+    }
+    if since.is_none_or(|s| s < horizon) {
+        let window = Window { since, until: until.min(horizon.plus(MARGIN)) };
+        legs.extend(OBJECTS.map(|list| Leg { list, window }));
+    }
+    legs
+}
+
+#[derive(Deserialize)]
+struct Listed<'a> {
+    #[serde(borrow)]
+    data: Vec<&'a RawValue>,
+    has_more: bool,
+}
+
+/// What a page needs of an item.
+#[derive(Deserialize)]
+struct Item {
+    id: String,
+    #[serde(default)]
+    created: Option<i64>,
+    #[serde(default)]
+    livemode: Option<bool>,
+}
+
+/// An object in the shape of an event.
+#[derive(Serialize)]
+struct Fetched<'a> {
+    id: String,
+    object: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    api_version: &'static str,
+    created: i64,
+    livemode: bool,
+    /// How it came, since no event of Stripe's has this id.
+    fetched_by: &'static str,
+    data: Data<'a>,
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize, Default)]
+struct Fault {
+    #[serde(default)]
+    error: FaultBody,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct FaultBody {
+    message: Option<String>,
+    param: Option<String>,
+}
+
+impl StripeApi {
+    /// `None` where the settings lack a key.
+    pub fn new(settings: &config::Stripe) -> Result<Option<StripeApi>, NetError> {
+        let Some(key) = settings.api_key.clone() else { return Ok(None) };
+        let live = ["sk_live_", "rk_live_"].iter().any(|start| key.expose().starts_with(start));
+        let base = settings.api_base.clone();
+        let limit = |prefix, requests| Limit { prefix, requests, per: Duration::from_secs(1) };
+        let endpoints = OBJECTS.into_iter().chain([List::StripeEvents]);
+        let mut limits: Vec<Limit> = endpoints.map(|list| limit(base.join(path(list)), A_SECOND)).collect();
+        limits.push(limit(base.join("/"), if live { A_SECOND_LIVE } else { A_SECOND }));
+        Ok(Some(StripeApi { client: client(limits)?, base, key, live }))
+    }
+
+    pub(super) async fn page(&self, leg: &Leg, after: Option<&str>) -> Result<Page, ApiError> {
+        let path = path(leg.list);
+        let mut query = vec![("limit", PAGE.to_owned()), ("created[lt]", leg.window.until.seconds().to_string())];
+        query.extend(leg.window.since.map(|since| ("created[gte]", since.seconds().to_string())));
+        query.extend(after.map(|id| ("starting_after", id.to_owned())));
+        let response = self.get(path, &query).await?;
+        let now = Micros::now();
+        let asked_at = response.header("date").and_then(date).unwrap_or(now);
+        read(leg.list, &response.body, self.live, asked_at, now).map_err(|why| ApiError::NoPage {
+            provider: PROVIDER,
+            path,
+            why,
+        })
+    }
+
+    pub(super) async fn probe(&self) -> Result<(), ApiError> {
+        self.get(path(List::StripeEvents), &[("limit", "1".to_owned())]).await.map(|_| ())
+    }
+
+    async fn get(&self, path: &'static str, query: &[(&str, String)]) -> Result<Response, ApiError> {
+        let request = Request::get(with_query(&self.base.join(path), query))
+            .header("authorization", format!("Bearer {}", self.key.expose()))
+            .header("stripe-version", VERSION)
+            .wants_json();
+        let response = ask(&self.client, PROVIDER, &request).await?;
+        if response.is_success() {
+            return Ok(response);
+        }
+        let fault: Fault = response.json().unwrap_or_default();
+        let status = response.status;
+        let detail = fault.error.message.unwrap_or_else(|| "it gave no reason".to_owned());
+        Err(match status {
+            401 | 403 => {
+                let needs = "to read events, charges, refunds, payment intents, checkout sessions and customers";
+                ApiError::Key { provider: PROVIDER, section: "stripe", status, detail: without_key(detail), needs }
+            }
+            400 | 404 if fault.error.param.as_deref() == Some("starting_after") => {
+                ApiError::Expired { provider: PROVIDER, path }
+            }
+            _ => ApiError::Refused { provider: PROVIDER, path, status, detail },
+        })
+    }
+}
+
+/// Stripe's own words quote the end of a key that it does not know.
+fn without_key(detail: String) -> String {
+    match detail.split_once(':') {
+        Some((before, _)) => before.to_owned(),
+        None => detail,
+    }
+}
+
+/// A page's items; `Err`: why it is none.
+fn read(list: List, body: &[u8], live: bool, asked_at: Micros, now: Micros) -> Result<Page, String> {
+    let listed: Listed = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+    let mut page = Page { envelopes: Vec::with_capacity(listed.data.len()), next: None, reached: None };
+    let mut last = None;
+    for raw in listed.data {
+        let item: Item = serde_json::from_str(raw.get()).map_err(|e| format!("an item of it: {e}"))?;
+        page.reached = item.created.and_then(Micros::from_seconds).or(page.reached);
+        let text = match kind(list) {
+            None => raw.get().as_bytes().to_vec(),
+            Some(kind) => fetched(kind, raw, &item, live, asked_at).map_err(|e| e.to_string())?,
+        };
+        page.envelopes.push(envelope(Source::Stripe, text, now));
+        last = Some(item.id);
+    }
+    if listed.has_more {
+        page.next = Some(last.ok_or("it is empty and says that there is more")?);
+    }
+    Ok(page)
+}
+
+/// The type that a listed object gets; `None` for what is an event already.
+fn kind(list: List) -> Option<&'static str> {
+    match list {
+        List::StripeRefunds => Some("refund.fetched"),
+        List::StripeCharges => Some("charge.fetched"),
+        List::StripePaymentIntents => Some("payment_intent.fetched"),
+        List::StripeSessions => Some("checkout.session.fetched"),
+        List::StripeCustomers => Some("customer.fetched"),
+        List::StripeEvents | List::KlaviyoEvents | List::KlaviyoProfiles => None,
+    }
+}
+
+fn fetched(
+    kind: &'static str,
+    object: &RawValue,
+    item: &Item,
+    live: bool,
+    asked_at: Micros,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let digest = Digest::of_json(object.get().as_bytes())?;
+    serde_json::to_vec(&Fetched {
+        id: format!("list_backfill:{}:{digest}", item.id),
+        object: "event",
+        kind,
+        api_version: VERSION,
+        created: asked_at.seconds(),
+        // Refunds do not say; a key sees one world alone.
+        livemode: item.livemode.unwrap_or(live),
+        fetched_by: "list_backfill",
+        data: Data { object },
+    })
+}
+
+/// An HTTP date.
+fn date(text: &str) -> Option<Micros> {
+    let at = chrono::DateTime::parse_from_rfc2822(text).ok()?;
+    Micros::from_seconds(at.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::HOUR;
+
+    const NOW: Micros = Micros(1_800_000_000_000_000);
+
+    fn page(list: List, body: &str) -> Result<Page, String> {
+        read(list, body.as_bytes(), false, NOW, NOW)
+    }
+
+    #[test]
+    fn a_listed_event_is_the_event_of_its_webhook() {
+        let event = r#"{"id":"evt_1","type":"charge.succeeded","created":5,"data":{"object":{"id":"ch_1","n":1.50}}}"#;
+        let body = format!(r#"{{"object":"list","data":[{event}],"has_more":true}}"#);
+        let page = page(List::StripeEvents, &body).unwrap();
+        let webhook = crate::sources::decode(Source::Stripe, &bytes::Bytes::from(event), NOW).unwrap();
+        assert_eq!(page.envelopes, [webhook]);
+        assert_eq!((page.next.as_deref(), page.reached), (Some("evt_1"), Some(Micros(5_000_000))));
+    }
+
+    #[test]
+    fn a_listed_object_is_the_same_event_as_long_as_it_is_the_same() {
+        let listed = |amount: u32, at| {
+            let body = format!(r#"{{"data":[{{"object":"refund","id":"re_1","amount":{amount}}}],"has_more":false}}"#);
+            read(List::StripeRefunds, body.as_bytes(), true, at, NOW).unwrap().envelopes.remove(0)
+        };
+        let first = listed(5, NOW);
+        assert_eq!(first.event_type, "refund.fetched");
+        assert_eq!((first.object_type.as_deref(), first.object_id.as_deref()), (Some("refund"), Some("re_1")));
+        assert!(first.livemode, "a refund does not say; a live key sees live refunds");
+        assert_eq!(first.occurred_at, NOW);
+        assert_eq!(first.identity(), listed(5, NOW.plus(HOUR)).identity());
+        assert_ne!(first.identity(), listed(6, NOW).identity());
+        assert_ne!(first.event_id, listed(6, NOW).event_id);
+    }
+
+    #[test]
+    fn what_is_no_page_says_why() {
+        assert!(page(List::StripeEvents, "{}").unwrap_err().contains("data"));
+        assert!(page(List::StripeEvents, r#"{"data":[],"has_more":true}"#).unwrap_err().contains("empty"));
+        assert!(page(List::StripeEvents, r#"{"data":[7],"has_more":false}"#).unwrap_err().contains("item"));
+    }
+
+    #[test]
+    fn events_reach_back_thirty_days_and_objects_the_rest() {
+        let lists = |since: Option<i64>, until: i64| -> Vec<(List, Option<i64>, i64)> {
+            let window = Window { since: since.map(|d| NOW.plus(-d * DAY)), until: NOW.plus(-until * DAY) };
+            let days = |at: Micros| (NOW.0 - at.0) / DAY;
+            legs(window, NOW).iter().map(|l| (l.list, l.window.since.map(days), days(l.window.until))).collect()
+        };
+        assert_eq!(lists(Some(3), 0), [(List::StripeEvents, Some(3), 0)]);
+        let all = lists(None, 0);
+        assert_eq!(all[0], (List::StripeEvents, Some(30), 0));
+        assert_eq!(all[1..], OBJECTS.map(|list| (list, None, 29)));
+        assert_eq!(lists(Some(90), 60), OBJECTS.map(|list| (list, Some(90), 60)));
+    }
+
+    #[test]
+    fn the_answers_date_is_read() {
+        assert_eq!(date("Sat, 31 Jan 2026 09:30:00 GMT").unwrap().to_string(), "2026-01-31T09:30:00Z");
+    }
+}
