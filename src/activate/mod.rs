@@ -202,6 +202,11 @@ impl Activator {
         self.outbox.set_consent_seen(at)
     }
 
+    /// Until when that is so; `None` where nobody ever looked.
+    pub fn consent_seen(&self) -> Result<Option<Micros>, ActivateError> {
+        self.outbox.consent_seen()
+    }
+
     /// What a provider said of a message of its own accord (a delivery receipt); false where it is none of ours, or
     /// says nothing new.
     pub async fn note(

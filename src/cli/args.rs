@@ -35,6 +35,8 @@ pub enum Command {
     Generate(Generate),
     /// Take events or past orders from files. What was taken before is recognised and not taken again.
     Ingest(Ingest),
+    /// Take history from Stripe's or Klaviyo's API. One that was cut off goes on at its page; nothing is taken twice.
+    Backfill(Backfill),
     /// Receive webhooks, keep tables, pipelines and segments up to date, and answer queries.
     Serve(Serve),
     /// Ask a question in SQL, or several at a prompt.
@@ -125,6 +127,30 @@ pub struct Columns {
     /// The currency of all orders, where the file has no column of it.
     #[arg(long, value_name = "CODE")]
     pub currency: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Backfill {
+    /// stripe or klaviyo; its api_key must be set.
+    #[arg(value_parser = with_api)]
+    pub source: Source,
+    /// What happened from then on; a date is its midnight in the merchant's zone. Without it, all that the API has.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// What happened before then; without it, until now.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Take nothing: compare the events that the API lists (Stripe: of the last 30 days) with those that are here. Exit
+    /// code 1 where some are missing.
+    #[arg(long)]
+    pub check: bool,
+}
+
+fn with_api(text: &str) -> Result<Source, String> {
+    match Source::from_str(text) {
+        Ok(source @ (Source::Stripe | Source::Klaviyo)) => Ok(source),
+        _ => Err("only stripe and klaviyo have an API to read from".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

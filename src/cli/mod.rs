@@ -1,6 +1,7 @@
 //! The commands, one file each. The only layer that prints: answers on stdout, everything else on stderr.
 
 mod args;
+mod backfill;
 mod check;
 mod demo;
 mod doctor;
@@ -84,6 +85,7 @@ async fn perform(context: &Context, command: Command) -> anyhow::Result<ExitCode
         Command::Demo(demo) => demo::run(context, demo).await,
         Command::Generate(generate) => generate::run(context, generate),
         Command::Ingest(ingest) => ingest::run(context, ingest).await,
+        Command::Backfill(backfill) => backfill::run(context, backfill).await,
         Command::Serve(serve) => serve::run(context, serve).await,
         Command::Sql(sql) => sql::run(context, sql).await,
         Command::Run(run) => run::run(context, run).await,

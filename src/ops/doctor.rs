@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Instance;
 use crate::{
-    base::Micros,
+    base::{Micros, Source},
     config::{EmailChannel, SmsChannel},
     net::{self, Outcome},
 };
@@ -34,6 +34,7 @@ impl Instance {
     pub async fn doctor(&self) -> Vec<Finding> {
         let mut findings = vec![self.disk(), self.permissions(), clock(), self.backlog().await, self.quarantine()];
         findings.push(self.stripe());
+        findings.extend(self.apis().await);
         findings.extend(self.providers().await);
         findings.push(self.pipelines().await);
         findings
@@ -92,6 +93,26 @@ impl Instance {
             n => format!("{n} webhook secrets"),
         };
         Finding::new("stripe", true, found, "")
+    }
+
+    /// The APIs that history comes from.
+    async fn apis(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for source in [Source::Stripe, Source::Klaviyo] {
+            let found = match tokio::time::timeout(PATIENCE, self.listened(source)).await {
+                Ok(None) => continue,
+                Ok(Some(Ok(Some(at)))) => Ok(format!("it answers; what happened before {at} was asked for")),
+                Ok(Some(Ok(None))) => Ok(format!(
+                    "it answers, and was never asked for events: serve does, and tillstream backfill {source} the past"
+                )),
+                Ok(Some(Err(error))) => Err(error.to_string()),
+                Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+            };
+            let ok = found.is_ok();
+            let remedy = format!("see [{source}] api_key and api_base, the network, and a proxy");
+            findings.push(Finding::new(&format!("{source} api"), ok, found.unwrap_or_else(|e| e), &remedy));
+        }
+        findings
     }
 
     /// Providers that messages would go to.

@@ -10,8 +10,9 @@ use crate::{
     load::LoadError,
     log::AppendError,
     log::LogError,
+    net::NetError,
     pipeline::{Problems, RunError},
-    sources::FileError,
+    sources::{FileError, api::ApiError},
     store::StoreError,
 };
 
@@ -48,6 +49,10 @@ pub enum OpsError {
     Run(#[from] RunError),
     #[error(transparent)]
     Activate(#[from] ActivateError),
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
+    Net(#[from] NetError),
     #[error("the work was cut off: {0}")]
     CutOff(String),
 }

@@ -142,19 +142,7 @@ impl Instance {
             }
             newest =
                 events.iter().filter(|e| e.event_type != REJECTED).map(|e| e.occurred_at).fold(newest, Micros::max);
-            let rejected: Vec<bool> = events.iter().map(|e| e.event_type == REJECTED).collect();
-            let outcomes = self.log.append(events).await?;
-            let (mut accepted, mut duplicates) = (0, 0);
-            for (outcome, rejected) in outcomes.iter().zip(rejected) {
-                match outcome {
-                    Appended::Duplicate(_) => duplicates += 1,
-                    Appended::Stored(_) if rejected => done.quarantined += 1,
-                    Appended::Stored(_) => accepted += 1,
-                }
-            }
-            telemetry::events_ingested(source, accepted, duplicates);
-            done.accepted += accepted;
-            done.duplicates += duplicates;
+            self.take(source, events, &mut done).await?;
             tell();
             // What was read before the fault is kept; the fault itself is the user's to hear.
             if let Some(error) = failed {
@@ -164,8 +152,31 @@ impl Instance {
         Ok((done, newest))
     }
 
-    /// Loads while the file is still read, and then the rest.
-    async fn load_beside(&self, from: Offset, whole: &AtomicBool) -> Result<Loaded, OpsError> {
+    /// Puts events into the log and counts what became of them.
+    pub(super) async fn take(
+        &self,
+        source: Source,
+        events: Vec<Envelope>,
+        done: &mut Ingested,
+    ) -> Result<(), OpsError> {
+        let rejected: Vec<bool> = events.iter().map(|e| e.event_type == REJECTED).collect();
+        let outcomes = self.log.append(events).await?;
+        let (mut accepted, mut duplicates) = (0, 0);
+        for (outcome, rejected) in outcomes.iter().zip(rejected) {
+            match outcome {
+                Appended::Duplicate(_) => duplicates += 1,
+                Appended::Stored(_) if rejected => done.quarantined += 1,
+                Appended::Stored(_) => accepted += 1,
+            }
+        }
+        telemetry::events_ingested(source, accepted, duplicates);
+        done.accepted += accepted;
+        done.duplicates += duplicates;
+        Ok(())
+    }
+
+    /// Loads while events are still read, and then the rest.
+    pub(super) async fn load_beside(&self, from: Offset, whole: &AtomicBool) -> Result<Loaded, OpsError> {
         let mut total = Loaded::default();
         loop {
             let last = whole.load(Ordering::Acquire);

@@ -3,6 +3,7 @@
 //! One process owns a directory: it holds the lock for as long as an [`Instance`] lives. Everything that changes the
 //! directory goes through here, whether a command asks in its own process or over the socket of a running `serve`.
 
+mod backfill;
 mod doctor;
 mod error;
 mod ingest;
@@ -20,7 +21,9 @@ use std::{
 
 use tokio::sync::Mutex;
 
+use self::backfill::Backfills;
 pub use self::{
+    backfill::Backfilled,
     doctor::Finding,
     error::OpsError,
     ingest::Ingested,
@@ -54,6 +57,7 @@ pub struct Instance {
     loader: Mutex<Loader>,
     activator: Activator,
     runs: store::Keyspace,
+    backfills: Backfills,
     store: Store,
     /// Released last.
     _lock: DirLock,
@@ -100,6 +104,7 @@ impl Instance {
         let instance = Instance {
             dir: dir.to_owned(),
             runs: store.keyspace("runs")?,
+            backfills: Backfills::open(&store)?,
             settings,
             privacy_key,
             names,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Instance, OpsError,
+    backfill::{Asked, Backfilled},
     doctor::Finding,
     ingest::Ingested,
     run::{BusinessTime, Ran},
@@ -19,6 +20,7 @@ use crate::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Request {
     Ingest { source: Source, files: Vec<PathBuf>, mapping: OrdersMapping },
+    Backfill { source: Source, since: Option<String>, until: Option<String>, check: bool },
     Run { pipelines: Vec<String>, as_of: Option<String>, known_at: Option<String>, full: bool },
     Segments,
     Members { segment: String },
@@ -33,6 +35,7 @@ pub enum Request {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Reply {
     Ingested(Ingested),
+    Backfilled(Backfilled),
     Ran(Ran),
     Segments(Vec<SegmentSummary>),
     Members(Vec<MemberRow>),
@@ -49,6 +52,10 @@ impl Instance {
         Ok(match request {
             Request::Ingest { source, files, mapping } => {
                 Reply::Ingested(self.ingest_files(source, files, mapping, progress).await?)
+            }
+            Request::Backfill { source, since, until, check } => {
+                let asked = Asked { since, until };
+                Reply::Backfilled(self.backfill(source, asked, check, progress).await?)
             }
             Request::Run { pipelines, as_of, known_at, full } => {
                 let time = BusinessTime { as_of, known_at };

@@ -72,6 +72,12 @@ pub fn events_ingested(source: Source, accepted: u64, duplicates: u64) {
     counter!("tillstream_events_duplicate_total", "source" => source.as_str()).increment(duplicates);
 }
 
+/// A provider's API was asked for what happened since; so many events had come no other way.
+pub fn polled(source: Source, brought: u64) {
+    counter!("tillstream_polls_total", "source" => source.as_str()).increment(1);
+    counter!("tillstream_polled_events_total", "source" => source.as_str()).increment(brought);
+}
+
 /// The loader committed a batch.
 pub fn loaded(events: u64, quarantined: u64, seconds: f64, behind: u64) {
     counter!("tillstream_events_loaded_total").increment(events);

@@ -5,6 +5,7 @@
 
 mod activate;
 mod architecture;
+mod backfill;
 mod bad_input;
 mod core_tables;
 mod crash;
