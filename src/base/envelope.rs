@@ -20,11 +20,22 @@ pub enum Source {
     Orders,
     /// Our own records: what was queued, claimed and sent.
     Tillstream,
+    /// What became of text messages, and what was texted back.
+    Twilio,
+    /// What became of text messages.
+    Aliyun,
 }
 
 impl Source {
-    pub const ALL: [Source; 5] =
-        [Source::Stripe, Source::Klaviyo, Source::Storefront, Source::Orders, Source::Tillstream];
+    pub const ALL: [Source; 7] = [
+        Source::Stripe,
+        Source::Klaviyo,
+        Source::Storefront,
+        Source::Orders,
+        Source::Tillstream,
+        Source::Twilio,
+        Source::Aliyun,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -33,6 +44,8 @@ impl Source {
             Source::Storefront => "storefront",
             Source::Orders => "orders",
             Source::Tillstream => "tillstream",
+            Source::Twilio => "twilio",
+            Source::Aliyun => "aliyun",
         }
     }
 }

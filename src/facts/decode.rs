@@ -15,10 +15,10 @@ use super::{
     observation::{ObjectKey, Observation, Part},
     orders, own,
     people::{Phones, Someone},
-    storefront, stripe,
+    provider, storefront, stripe,
     table::Table,
 };
-use crate::base::{Currency, Envelope, Micros, Pseudonymizer, Source};
+use crate::base::{Currency, E164, Envelope, Micros, Pseudonymizer, Source};
 
 /// Decodes envelopes of every source. Cheap to clone.
 #[derive(Clone)]
@@ -92,6 +92,7 @@ impl Decoder {
             Source::Storefront => storefront::decode(&mut event)?,
             Source::Orders => orders::decode(&mut event)?,
             Source::Tillstream => own::decode(&mut event)?,
+            Source::Twilio | Source::Aliyun => provider::decode(&mut event)?,
         }
         Ok(event.decoded)
     }
@@ -127,6 +128,10 @@ impl<'a> Event<'a> {
 
     pub fn ip_hash(&self, ip: Option<&str>) -> Option<String> {
         ip.map(|ip| self.decoder.names.hash("ip", ip))
+    }
+
+    pub fn phone_hash(&self, phone: &E164) -> String {
+        self.decoder.names.phone(phone)
     }
 
     pub fn key(&self, table: Table, id: &str) -> ObjectKey {

@@ -11,7 +11,8 @@ use super::{
     identity::IdentifierKind,
     json::{Flag, List, Maybe, Text},
     people::Someone,
-    rows::{CartEvent, Consent, MessageEvent, Suppression},
+    rows::{CartEvent, Consent, MessageEvent},
+    suppression::{self, Word},
 };
 use crate::base::{Micros, PersonId};
 
@@ -312,15 +313,10 @@ fn agreed(
     }
     let Some(destination) = destination else { return };
     for suppressed in agreement.suppression.iter().filter_map(Maybe::get) {
-        let row = Suppression {
-            event_id: event.envelope.event_id.clone(),
-            channel: channel.to_owned(),
-            destination_hash: destination.to_owned(),
-            reason: suppressed.reason.get().map(str::to_ascii_lowercase),
-            at: time(&suppressed.timestamp).unwrap_or(event.at()),
-            source: "klaviyo".to_owned(),
-        };
-        event.decoded.rows.push(row.into());
+        let reason = suppressed.reason.get().map(str::to_ascii_lowercase);
+        let at = time(&suppressed.timestamp).unwrap_or(event.at());
+        let (destination_hash, source) = (destination, "klaviyo");
+        suppression::say(event, Word { channel, destination_hash, reason, at, source, lifted: false });
     }
 }
 

@@ -18,12 +18,14 @@ mod observation;
 mod orders;
 mod own;
 mod people;
+pub mod provider;
 pub mod raw;
 pub mod replay;
 pub mod rows;
 mod state;
 mod storefront;
 mod stripe;
+mod suppression;
 mod table;
 
 pub use self::{

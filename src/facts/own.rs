@@ -10,7 +10,8 @@ use super::{
     decode::Event,
     json::{Text, Whole},
     observation::{Mark, Observation, Sight, Step},
-    rows::{Message, Suppression},
+    rows::Message,
+    suppression::{self, Word},
     table::Table,
 };
 use crate::base::{Micros, PersonId};
@@ -90,14 +91,11 @@ fn message(event: &mut Event, record: &Record, state: &str, at: Micros) -> Resul
 }
 
 fn suppression(event: &mut Event, record: &Record, at: Micros) -> Result<(), DecodeError> {
-    let row = Suppression {
-        event_id: event.envelope.event_id.clone(),
-        channel: event.required("channel", record.channel.owned())?,
-        destination_hash: event.required("destination_hash", record.destination_hash.owned())?,
-        reason: record.reason.owned(),
-        at,
-        source: "tillstream".to_owned(),
-    };
-    event.decoded.rows.push(row.into());
+    let channel = event.required("channel", record.channel.get())?;
+    let destination_hash = event.required("destination_hash", record.destination_hash.get())?;
+    // What a provider told us when we sent is its word: whoever lifts it there lifts it here.
+    let source = record.provider.get().unwrap_or("tillstream");
+    let reason = record.reason.owned();
+    suppression::say(event, Word { channel, destination_hash, reason, at, source, lifted: false });
     Ok(())
 }

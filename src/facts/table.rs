@@ -75,19 +75,18 @@ impl Table {
     pub fn is_folded(self) -> bool {
         !matches!(
             self,
-            Table::CartEvents
-                | Table::PageViews
-                | Table::ProductViews
-                | Table::MessageEvents
-                | Table::Consents
-                | Table::Suppressions
+            Table::CartEvents | Table::PageViews | Table::ProductViews | Table::MessageEvents | Table::Consents
         )
     }
 
     /// A SQL condition for the rows that readers should see, where that is not all: a row that was written and then
     /// turned out to stand for nothing cannot be taken back, only emptied.
     pub fn visible(self) -> Option<&'static str> {
-        (self == Table::Refunds).then_some("status <> 'superseded'")
+        match self {
+            Table::Refunds => Some("status <> 'superseded'"),
+            Table::Suppressions => Some("NOT lifted"),
+            _ => None,
+        }
     }
 
     /// The stored columns, `merchant_id`, `livemode` and `log_offset` last.
@@ -109,7 +108,7 @@ impl Table {
             Table::ProductViews => ("core.product_views", "event_id", "occurred_at"),
             Table::MessageEvents => ("core.message_events", "event_id", "occurred_at"),
             Table::Consents => ("core.consents", "event_id", "at"),
-            Table::Suppressions => ("ops.suppressions", "event_id", "at"),
+            Table::Suppressions => ("ops.suppressions", "suppression_id", "at"),
             Table::Identities => ("core.identities", "identity_id", "first_seen_at"),
             Table::PersonMerges => ("core.person_merges", "old", "merged_at"),
             Table::Messages => ("ops.messages", "message_key", "queued_at"),

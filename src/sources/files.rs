@@ -103,7 +103,7 @@ fn batches(source: Source, content: Content, path: Option<&Path>, options: &Opti
             Kind::Events(Decoding::start(source, Lines::new(content), options))
         }
         Source::Orders => Kind::Orders(Box::new(Orders::new(content, path, options)?)),
-        Source::Tillstream => return Err(FileError::NotASource(source)),
+        Source::Tillstream | Source::Twilio | Source::Aliyun => return Err(FileError::NotASource(source)),
     };
     Ok(Batches { meter, kind })
 }

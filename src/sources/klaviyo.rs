@@ -1,6 +1,9 @@
 //! Klaviyo's events and profiles, as its API writes them: an event with its included metric and profile, or a profile.
 //!
 //! Neither says whether it is live: it is, unless a top-level `"livemode": false` marks it as made up.
+//!
+//! An event's digest is of its attributes: whether it was polled or posted, and with what included, it is one event. The
+//! profile that comes with it changes from one look to the next.
 
 use bytes::Bytes;
 use serde_json::Value;

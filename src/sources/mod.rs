@@ -1,13 +1,15 @@
-//! Bytes in, verified envelopes out: Stripe's webhooks and files, Klaviyo's and the shop's events, past orders, and the
-//! pages of the providers' APIs.
+//! Bytes in, verified envelopes out: what Stripe, Klaviyo, Twilio, Aliyun and the shop post, the pages of the providers'
+//! APIs, files of events, past orders.
 //!
 //! What must hold: nothing that was accepted is lost. Input of an unknown type, version or shape is an envelope like any
 //! other; what cannot be decoded is an envelope too ([`REJECTED`]), with the reason and the text. The same input makes the
 //! same identity, so taking it twice is taking it once. Payloads are handed on as they came; nothing here reads an amount
 //! or a status out of an event.
 
+mod aliyun;
 pub mod api;
 mod content;
+pub mod delivery;
 mod files;
 mod klaviyo;
 mod lines;
@@ -17,6 +19,7 @@ mod signature;
 mod storefront;
 mod stripe;
 mod tap;
+mod twilio;
 
 use bytes::Bytes;
 
@@ -24,7 +27,11 @@ use crate::base::{Envelope, Micros, Source};
 pub use content::FileError;
 pub use files::{Batch, Batches, Options, from_reader, open};
 pub use rejected::{REJECTED, Rejected};
-pub use signature::{BadSignature, Verifier, sign};
+pub use signature::{
+    klaviyo::{KlaviyoFault, KlaviyoVerifier},
+    stripe::{BadSignature, Verifier, sign},
+    twilio::{Signed, TwilioFault, TwilioVerifier},
+};
 
 /// The largest event that is taken, from a file or a webhook. Stripe's and Klaviyo's are well below (Klaviyo's tracked
 /// properties may reach 5 MB by its rules, but a shop's do not), and a stranger's must not fill the memory.
@@ -47,8 +54,15 @@ pub fn decode(source: Source, body: &Bytes, received_at: Micros) -> Result<Envel
         Source::Stripe => stripe::decode(body, received_at),
         Source::Klaviyo => klaviyo::decode(body, received_at),
         Source::Storefront => storefront::decode(body, received_at),
+        Source::Twilio => twilio::decode(body, received_at),
+        Source::Aliyun => aliyun::decode(body, received_at),
         Source::Orders | Source::Tillstream => Err(Rejected::NotASource(source)),
     }
+}
+
+/// The same, with what cannot be decoded as the envelope that keeps it.
+fn decode_or_keep(source: Source, body: &Bytes, received_at: Micros) -> Envelope {
+    decode(source, body, received_at).unwrap_or_else(|rejected| rejected.envelope(source, body, received_at))
 }
 
 /// The body as text, which JSON must be.

@@ -1,7 +1,8 @@
 //! Stripe's events of any API version, snapshot and thin: one reading of the body.
 //!
 //! Only what routing needs is read. An event without `data.object.id` (`balance.available`, `invoice.upcoming`) is valid,
-//! and so is a thin one, without `data`.
+//! and so is a thin one, without `data`. A thin event that has a snapshot twin goes by the twin's id, and its digest by what
+//! it says: told twice it is one event, and beside its twin, which says more, it takes nothing away.
 
 use std::{borrow::Cow, fmt};
 
@@ -31,10 +32,13 @@ pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Reje
     let person_hint = if object.as_deref() == Some("customer") { id.clone() } else { customer };
     Ok(Envelope {
         source: Source::Stripe,
-        event_id: event.id.required("id")?,
+        event_id: match event.snapshot.optional() {
+            Some(twin) => twin,
+            None => event.id.required("id")?,
+        },
         event_type,
         api_version: event.api_version.optional(),
-        account: event.account.optional(),
+        account: event.account.optional().or(event.context.optional()),
         livemode: matches!(event.livemode, Scalar::Bool(true)),
         occurred_at: event.created.time("created")?.unwrap_or(received_at),
         received_at,
@@ -53,7 +57,11 @@ struct Event<'a> {
     created: Scalar<'a>,
     api_version: Scalar<'a>,
     account: Scalar<'a>,
+    /// A thin event's word for the account.
+    context: Scalar<'a>,
     livemode: Scalar<'a>,
+    /// Of a thin event: the id of the event that tells the same with its data.
+    snapshot: Scalar<'a>,
     names: Names,
     data: Option<Digest>,
     related: Option<Digest>,
@@ -67,7 +75,9 @@ enum Key {
     Created,
     ApiVersion,
     Account,
+    Context,
     Livemode,
+    SnapshotEvent,
     Data,
     RelatedObject,
     #[serde(other)]
@@ -98,7 +108,9 @@ impl<'de> Visitor<'de> for Fields {
                 Key::Created => event.created = fields.next_value()?,
                 Key::ApiVersion => event.api_version = fields.next_value()?,
                 Key::Account => event.account = fields.next_value()?,
+                Key::Context => event.context = fields.next_value()?,
                 Key::Livemode => event.livemode = fields.next_value()?,
+                Key::SnapshotEvent => event.snapshot = fields.next_value()?,
                 Key::Data => event.data = Some(fields.next_value_seed(Data::of_event(&mut event.names))?),
                 Key::RelatedObject => {
                     // Where there is a snapshot as well, the snapshot names the object.
@@ -289,6 +301,28 @@ mod tests {
         let bare = read(r#"{"id":"evt_3","object":"v2.core.event","type":"v2.core.ping"}"#).unwrap();
         assert_eq!(bare.occurred_at, NOW, "without a time of its own it happened when it came");
         assert_ne!(bare.digest, event.digest);
+    }
+
+    #[test]
+    fn a_thin_event_goes_by_its_twin_and_never_stands_in_its_place() {
+        let thin = |id: &str| {
+            read(&format!(
+                r#"{{"id":"{id}","object":"v2.core.event","type":"v1.customer.created","livemode":true,
+                "created":"2026-10-01T12:00:00.250Z","context":"acct_1","snapshot_event":"evt_twin",
+                "related_object":{{"id":"cus_1","type":"customer","url":"/v1/customers/cus_1"}}}}"#
+            ))
+            .unwrap()
+        };
+        let event = thin("evt_thin_1");
+        assert_eq!((event.event_id.as_str(), event.account.as_deref()), ("evt_twin", Some("acct_1")));
+        assert_eq!(event.identity(), thin("evt_thin_2").identity());
+        let twin = read(
+            r#"{"id":"evt_twin","type":"customer.created","created":1790856000,"livemode":true,
+            "data":{"object":{"id":"cus_1","object":"customer"}}}"#,
+        );
+        assert_ne!(event.identity(), twin.unwrap().identity(), "the twin holds the data");
+        let odd = read(r#"{"id":"evt_4","object":"v2.core.event","type":"t","snapshot_event":{"id":7}}"#).unwrap();
+        assert_eq!(odd.event_id, "evt_4");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Rows of what people did: each is one event, written once and never changed.
+//! Rows of what people did, each one event that is written once; and what their last word was on being written to.
 
 use serde::{Deserialize, Serialize};
 
@@ -98,13 +98,17 @@ row! {
 }
 
 row! {
-    /// One row a destination that must not be written to, and why.
+    /// One row a destination that must not be written to, and where that was said: the latest word there.
     Suppression {
+        /// `channel:destination_hash:source`.
+        suppression_id: String,
         event_id: String,
         channel: String,
         destination_hash: String,
         reason: Option<String>,
         at: Micros,
         source: String,
+        /// The latest word takes the suppression back; readers do not see such rows.
+        lifted: bool,
     }
 }

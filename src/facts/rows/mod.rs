@@ -169,12 +169,14 @@ mod tests {
 
     fn stamped(offset: u64, reason: Option<&str>) -> Stamped {
         let row = Suppression {
+            suppression_id: "sms:d:tillstream".to_owned(),
             event_id: format!("e{offset}"),
             channel: "sms".to_owned(),
             destination_hash: "d".to_owned(),
             reason: reason.map(str::to_owned),
             at: Micros(-7),
             source: "tillstream".to_owned(),
+            lifted: false,
         };
         Stamped { row: row.into(), livemode: offset.is_multiple_of(2), offset: Offset(offset) }
     }

@@ -90,6 +90,16 @@ pub fn fold_at<'a>(events: impl IntoIterator<Item = (Offset, &'a Value)>) -> BTr
     states
 }
 
+/// The rows that these events' observations come to, in this order.
+pub fn folded<'a>(events: impl IntoIterator<Item = &'a Decoded>) -> Vec<Row> {
+    let mut states: BTreeMap<ObjectKey, ObjectState> = BTreeMap::new();
+    for (i, observation) in events.into_iter().flat_map(|e| e.observations.clone()).enumerate() {
+        let key = observation.key().clone();
+        states.entry(key.clone()).or_insert_with(|| ObjectState::new(key)).admit(observation, Offset(i as u64));
+    }
+    rows(&states).into_values().collect()
+}
+
 /// The rows of the states, by key.
 pub fn rows(states: &BTreeMap<ObjectKey, ObjectState>) -> BTreeMap<ObjectKey, Row> {
     states.iter().filter_map(|(key, state)| Some((key.clone(), state.row()?))).collect()

@@ -5,7 +5,7 @@ use tillstream::{
     facts::{Decoded, ObjectState, Row, identity::IdentifierKind},
 };
 
-use super::{decoder, envelope, names, seconds};
+use super::{decoder, envelope, folded, names, seconds};
 use crate::only;
 
 fn fixture(name: &str) -> String {
@@ -58,7 +58,7 @@ fn a_profile_says_what_was_agreed_to_and_what_must_not_be_written_to() {
             ("sms", "marketing", "subscribed", "2026-01-02T00:00:00Z".to_owned())
         ]
     );
-    let suppressed = only!(decoded.rows, Suppression);
+    let suppressed = only!(folded([&decoded]), Suppression);
     assert_eq!(suppressed.destination_hash, names().email("ann@example.com").unwrap());
     assert_eq!(
         (suppressed.reason.as_deref(), suppressed.at.to_string().as_str()),
@@ -173,5 +173,55 @@ fn a_messages_records_fold_in_any_order() {
     }
     let payload = r#"{"channel":"sms","destination_hash":"d1","reason":"STOP","at":5}"#;
     let decoded = read(Source::Tillstream, "suppression.added", payload);
-    assert_eq!(only!(decoded.rows, Suppression).at.0, 5);
+    let suppressed = only!(folded([&decoded]), Suppression);
+    assert_eq!((suppressed.at.0, suppressed.source.as_str(), suppressed.lifted), (5, "tillstream", false));
+}
+
+#[test]
+fn the_last_word_holds_whatever_order_stop_and_start_come_in() {
+    let text = |second: i64, id: &str, body: &str| {
+        let payload = format!(r#"{{"MessageSid":"{id}","From":"+447400123456","Body":"{body}"}}"#);
+        decoder().decode(&envelope(Source::Twilio, id, "message.inbound", seconds(second), &payload)).unwrap()
+    };
+    let refused = r#"{"channel":"sms","destination_hash":"HASH","reason":"21610","provider":"twilio","at":25000000}"#;
+    let phone = tillstream::base::E164::parse("+447400123456", None).unwrap();
+    let refused = read(Source::Tillstream, "suppression.added", &refused.replace("HASH", &names().phone(&phone)));
+    let words = [
+        text(10, "SM1", "STOP"),
+        text(20, "SM2", "Start"),
+        refused,
+        text(30, "SM3", "unstop"),
+        text(30, "SM4", "stop"),
+    ];
+    // After each of them, what holds by then.
+    for (until, lifted) in [(1, false), (2, true), (3, false), (4, true), (5, false)] {
+        let known: Vec<&Decoded> = words[..until].iter().collect();
+        for first in 0..until {
+            let mut turned = known.clone();
+            turned.rotate_left(first);
+            turned.reverse();
+            let row = only!(folded(turned), Suppression);
+            assert_eq!((row.lifted, row.source.as_str()), (lifted, "twilio"), "{until} words, from {first}");
+        }
+    }
+    let kinds: Vec<_> = words.iter().flat_map(|w| &w.rows).collect();
+    assert!(kinds.iter().all(|r| matches!(r, Row::MessageEvent(m) if m.kind == "unsubscribed")), "{kinds:?}");
+    assert_eq!(kinds.len(), 2);
+}
+
+#[test]
+fn a_receipt_becomes_a_message_event() {
+    let status = |status: &str| {
+        let payload = format!(r#"{{"MessageSid":"SM1","MessageStatus":"{status}","To":"+447400123456"}}"#);
+        let mut e =
+            envelope(Source::Twilio, &format!("SM1:{status}"), &format!("message.{status}"), seconds(9), &payload);
+        e.object_id = Some("SM1".to_owned());
+        decoder().decode(&e).unwrap()
+    };
+    for (told, kind) in [("sent", "sent"), ("delivered", "delivered"), ("read", "opened"), ("undelivered", "failed")] {
+        let row = only!(status(told).rows, MessageEvent);
+        assert_eq!((row.message_id.as_str(), row.kind.as_str(), row.channel.as_str()), ("SM1", kind, "sms"));
+        assert_eq!(row.source, "twilio");
+    }
+    assert!(!status("queued").handled && status("queued").rows.is_empty());
 }
