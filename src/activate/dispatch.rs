@@ -5,9 +5,9 @@
 //!             └─ no: skipped, or later
 //! ```
 //!
-//! What must hold: no request goes out before its claim is in the store *and* the log. What was claimed and not answered,
-//! because the process died or the work was dropped, is unknown; `settle` asks the provider. Media are sent side by side,
-//! so that a provider that fails holds up no other.
+//! What must hold: no request goes out before its claim is in the store *and* the log, nor to anybody whose STOP is in the
+//! log by then. What was claimed and not answered, because the process died or the work was dropped, is unknown; `settle`
+//! asks the provider. Media are sent side by side, so that a provider that fails holds up no other.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -120,6 +120,7 @@ impl Activator {
     pub async fn dispatch(&self, session: &Session, now: Micros) -> Result<Dispatched, ActivateError> {
         let _turn = self.dispatching.lock().await;
         self.recover(session, now).await?;
+        self.hear(session).await?;
         // Nothing is under way here: a claim is of a dispatch that was dropped.
         self.outbox.abandon(now)?;
         let mut dispatched = self.settle(session, now).await?;
@@ -128,7 +129,6 @@ impl Activator {
         dispatched.join(sms?);
         dispatched.join(email?);
         self.outbox.log(&self.log).await?;
-        self.outbox.set_log_mark(self.log.end())?;
         Ok(dispatched)
     }
 
@@ -160,6 +160,10 @@ impl Activator {
                 continue;
             }
             for group in messages.chunks(channel.concurrency()) {
+                // Words are of text messages. Between two groups none of those is under way, so a receipt finds its message.
+                if medium == Medium::Sms {
+                    self.hear(session).await?;
+                }
                 if !self.dispatch_group(&channel, group, &facts, now, &mut dispatched).await? {
                     break;
                 }
@@ -299,6 +303,7 @@ impl Activator {
                         destination_hash,
                         reason: why.clone(),
                         at: now,
+                        provider: message.provider.clone(),
                     })?;
                 }
                 change(State::Failed, &|m| m.reason = Some(why.clone()))?

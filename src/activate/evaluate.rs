@@ -76,7 +76,6 @@ impl Activator {
             evaluated.segments.push(change);
         }
         self.outbox.log(&self.log).await?;
-        self.outbox.set_log_mark(self.log.end())?;
         self.copy_memberships().await?;
         Ok(evaluated)
     }

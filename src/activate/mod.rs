@@ -17,6 +17,7 @@ mod copy;
 mod dispatch;
 mod error;
 mod evaluate;
+mod hear;
 mod key;
 mod knowledge;
 mod members;
@@ -61,7 +62,7 @@ pub use self::{
     template::{TemplateError, Templates},
 };
 use crate::{
-    base::{Micros, suggest::did_you_mean},
+    base::{Micros, Pseudonymizer, suggest::did_you_mean},
     config,
     lake::Lake,
     log::EventLog,
@@ -76,6 +77,8 @@ pub struct Rooms {
     pub log: EventLog,
     pub lake: Lake,
     pub vault: Vault,
+    /// How a phone becomes a destination.
+    pub names: Pseudonymizer,
 }
 
 /// See the module. One a data directory.
@@ -84,6 +87,7 @@ pub struct Activator {
     log: EventLog,
     lake: Lake,
     vault: Vault,
+    names: Pseudonymizer,
     project: Arc<Project>,
     templates: Templates,
     merchant: String,
@@ -119,7 +123,7 @@ impl Activator {
         project: Arc<Project>,
         now: Micros,
     ) -> Result<Activator, ActivateError> {
-        let Rooms { store, log, lake, vault } = rooms;
+        let Rooms { store, log, lake, vault, names } = rooms;
         let outbox = Outbox::open(&store)?;
         outbox.abandon(now)?;
         let members = Memberships::open(&store)?;
@@ -141,6 +145,7 @@ impl Activator {
             log,
             lake,
             vault,
+            names,
             project,
             outbox,
             members,
@@ -182,21 +187,6 @@ impl Activator {
         Ok(next.into_iter().min())
     }
 
-    /// Never again by this medium to this destination; at once, and for good.
-    pub async fn suppress(
-        &self,
-        medium: Medium,
-        destination_hash: &str,
-        reason: &str,
-        at: Micros,
-    ) -> Result<(), ActivateError> {
-        let destination_hash = destination_hash.to_owned();
-        let record = SuppressionRecord { channel: medium, destination_hash, reason: reason.to_owned(), at };
-        self.outbox.suppress(record)?;
-        self.outbox.log(&self.log).await?;
-        Ok(())
-    }
-
     /// Somebody looked at the consents in Klaviyo, and what they found is in the tables.
     pub fn consent_was_seen(&self, at: Micros) -> Result<(), ActivateError> {
         self.outbox.set_consent_seen(at)
@@ -205,23 +195,6 @@ impl Activator {
     /// Until when that is so; `None` where nobody ever looked.
     pub fn consent_seen(&self) -> Result<Option<Micros>, ActivateError> {
         self.outbox.consent_seen()
-    }
-
-    /// What a provider said of a message of its own accord (a delivery receipt); false where it is none of ours, or
-    /// says nothing new.
-    pub async fn note(
-        &self,
-        provider_id: &str,
-        state: State,
-        reason: Option<&str>,
-        at: Micros,
-    ) -> Result<bool, ActivateError> {
-        let Some(message) = self.outbox.by_provider_id(provider_id)? else {
-            return Ok(false);
-        };
-        let changed = self.outbox.change(&message.key, state, at, |m| m.reason = reason.map(str::to_owned))?;
-        self.outbox.log(&self.log).await?;
-        Ok(changed.is_some())
     }
 
     /// Every message there is, in no order.
@@ -279,7 +252,7 @@ fn channels(settings: &config::Settings) -> Result<HashMap<Medium, Arc<dyn Chann
     let limit = net::Limit { prefix, requests: KLAVIYO_EVENTS_A_MINUTE, per: Duration::from_secs(60) };
     let client = net::Client::new(net::Options { retry, limits: vec![limit], ..net::Options::default() })?;
     if settings.activate.sms == config::SmsChannel::Twilio
-        && let Some(twilio) = Twilio::new(&settings.twilio, client.clone())
+        && let Some(twilio) = Twilio::new(&settings.twilio, settings.server.public_url.as_ref(), client.clone())
     {
         channels.insert(Medium::Sms, Arc::new(twilio));
     }

@@ -13,6 +13,8 @@ use std::{
     },
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     error::ActivateError,
     key::MessageKey,
@@ -20,14 +22,26 @@ use super::{
     record::{MessageRecord, Record, SuppressionRecord, order_of},
 };
 use crate::{
-    base::{Envelope, Micros, Offset, PersonId},
+    base::{Envelope, Micros, Offset, PersonId, Source},
     log::EventLog,
     store::{Batch, Keyspace, Store},
 };
 
+/// What was last said at one place on whether a destination may be written to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    pub medium: Medium,
+    pub destination_hash: String,
+    /// Where: a provider, or `tillstream`.
+    pub source: String,
+    pub reason: String,
+    pub at: Micros,
+    pub lifted: bool,
+}
+
 /// How many records go to the log at once.
 const LOG_GROUP: usize = 1000;
-/// Where the log's records end that this store knows.
+/// Up to where the log was read: own records and providers' words before it are known to this store.
 const LOG_MARK: &[u8] = b"log_mark";
 const CONSENT_SEEN: &[u8] = b"consent_seen";
 
@@ -39,7 +53,7 @@ pub struct Outbox {
     index: Keyspace,
     /// Sequence -> envelope: what the log lacks.
     unlogged: Keyspace,
-    /// Medium and destination -> suppression.
+    /// Medium, destination and source -> the last word there.
     suppressions: Keyspace,
     meta: Keyspace,
     next: AtomicU64,
@@ -165,20 +179,36 @@ impl Outbox {
         self.messages.get(&key)?.map(|bytes| decode(&bytes)).transpose()
     }
 
-    /// Never again by this medium to this destination.
+    /// No more by this medium to this destination, unless that is taken back where it was said.
     pub fn suppress(&self, record: SuppressionRecord) -> Result<(), ActivateError> {
         let _turn = self.turn();
-        if self.suppressed(record.channel, &record.destination_hash)?.is_some() {
-            return Ok(());
-        }
         let mut batch = self.store.batch();
-        self.write_suppression(&mut batch, &record)?;
-        self.mark_unlogged(&mut batch, &Record::Suppression(record))?;
-        Ok(batch.commit_durable()?)
+        if self.write_word(&mut batch, &Word::from(&record))? {
+            self.mark_unlogged(&mut batch, &Record::Suppression(record))?;
+            batch.commit_durable()?;
+        }
+        Ok(())
     }
 
-    pub fn suppressed(&self, medium: Medium, destination: &str) -> Result<Option<SuppressionRecord>, ActivateError> {
-        self.suppressions.get(&suppression_key(medium, destination))?.map(|bytes| decode(&bytes)).transpose()
+    /// Takes up a word that the log holds as an event of its own.
+    pub fn heed(&self, word: &Word) -> Result<(), ActivateError> {
+        let _turn = self.turn();
+        let mut batch = self.store.batch();
+        if self.write_word(&mut batch, word)? {
+            batch.commit_durable()?;
+        }
+        Ok(())
+    }
+
+    /// The word that forbids to write to a destination, if one does.
+    pub fn suppressed(&self, medium: Medium, destination: &str) -> Result<Option<Word>, ActivateError> {
+        for entry in self.suppressions.prefix(&suppression_key(medium, destination, "")) {
+            let word: Word = decode(&entry?.1)?;
+            if !word.lifted {
+                return Ok(Some(word));
+            }
+        }
+        Ok(None)
     }
 
     /// Makes every transition so far durable: in the store, then in the log. When this returns, losing either loses no
@@ -214,7 +244,7 @@ impl Outbox {
         for record in records {
             let mut batch = self.store.batch();
             match record {
-                Record::Suppression(record) => self.write_suppression(&mut batch, &record)?,
+                Record::Suppression(record) => drop(self.write_word(&mut batch, &Word::from(&record))?),
                 Record::Message(record) => {
                     let key = record.message_key.clone();
                     if self.restore_message(&mut batch, *record)? {
@@ -242,7 +272,7 @@ impl Outbox {
         Ok(abandoned)
     }
 
-    /// Where the log's records end that this store knows; `None` in a store that was just made.
+    /// Up to where the log was read; `None` in a store that was just made.
     pub fn log_mark(&self) -> Result<Option<Offset>, ActivateError> {
         let bytes = self.meta.get(LOG_MARK)?;
         Ok(bytes.and_then(|b| Some(Offset(u64::from_be_bytes((*b).try_into().ok()?)))))
@@ -312,10 +342,16 @@ impl Outbox {
         Ok(())
     }
 
-    fn write_suppression(&self, batch: &mut Batch, record: &SuppressionRecord) -> Result<(), ActivateError> {
-        let bytes = encode("a suppression", record)?;
-        batch.put(&self.suppressions, suppression_key(record.channel, &record.destination_hash), bytes);
-        Ok(())
+    /// False, and nothing written, where a later word stands there. Of two at one moment the no holds.
+    fn write_word(&self, batch: &mut Batch, word: &Word) -> Result<bool, ActivateError> {
+        let key = suppression_key(word.medium, &word.destination_hash, &word.source);
+        let held: Option<Word> = self.suppressions.get(&key)?.map(|bytes| decode(&bytes)).transpose()?;
+        let weight = |word: &Word| (word.at, !word.lifted);
+        let new = held.is_none_or(|held| weight(word) > weight(&held));
+        if new {
+            batch.put(&self.suppressions, key, encode("a suppression", word)?);
+        }
+        Ok(new)
     }
 
     fn mark_unlogged(&self, batch: &mut Batch, record: &Record) -> Result<(), ActivateError> {
@@ -345,6 +381,19 @@ impl Outbox {
     fn first(&self, prefix: &[u8]) -> Result<Option<Micros>, ActivateError> {
         let first = self.index.prefix(prefix).next().transpose()?;
         Ok(first.and_then(|(key, _)| Index::time_and_key(&key[prefix.len()..]).map(|(at, _)| at)))
+    }
+}
+
+impl From<&SuppressionRecord> for Word {
+    fn from(record: &SuppressionRecord) -> Word {
+        Word {
+            medium: record.channel,
+            destination_hash: record.destination_hash.clone(),
+            source: record.provider.clone().unwrap_or_else(|| Source::Tillstream.to_string()),
+            reason: record.reason.clone(),
+            at: record.at,
+            lifted: false,
+        }
     }
 }
 
@@ -411,11 +460,12 @@ impl Index {
     }
 }
 
-fn suppression_key(medium: Medium, destination: &str) -> Vec<u8> {
-    [medium.as_str().as_bytes(), b"\0", destination.as_bytes()].concat()
+/// With an empty source the prefix of all words on the destination.
+fn suppression_key(medium: Medium, destination: &str, source: &str) -> Vec<u8> {
+    [medium.as_str().as_bytes(), b"\0", destination.as_bytes(), b"\0", source.as_bytes()].concat()
 }
 
-fn encode<T: serde::Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, ActivateError> {
+fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, ActivateError> {
     serde_json::to_vec(value).map_err(|source| ActivateError::Encoding { what, source })
 }
 

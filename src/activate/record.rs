@@ -51,6 +51,9 @@ pub struct SuppressionRecord {
     pub destination_hash: String,
     pub reason: String,
     pub at: Micros,
+    /// The provider whose word it is; who takes it back there takes it back here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }
 
 /// What one of our records says.

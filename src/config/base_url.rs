@@ -1,4 +1,4 @@
-//! The address of a provider's API, to which paths are joined.
+//! The address of a provider's API, or our own as others know it, to which paths are joined.
 
 use std::{borrow::Cow, fmt};
 

@@ -102,8 +102,8 @@ impl Given<'_> {
         })
     }
 
-    /// The address of a provider's API. The error does not repeat it: it may hold a password.
-    pub fn api_base(&self) -> Result<BaseUrl, String> {
+    /// The address of a provider's API, or of ourselves. The error does not repeat it: it may hold a password.
+    pub fn address(&self) -> Result<BaseUrl, String> {
         let wanted = "an address is wanted, as https://api.example.com, without user, password or query";
         BaseUrl::parse(&self.text()?).ok_or_else(|| wanted.to_owned())
     }

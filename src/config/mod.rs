@@ -11,7 +11,7 @@ mod read;
 mod secret;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
@@ -39,6 +39,8 @@ pub struct Settings {
     pub stripe: Stripe,
     pub klaviyo: Klaviyo,
     pub twilio: Twilio,
+    pub aliyun: Aliyun,
+    pub storefront: Storefront,
     pub log: Log,
     pub engine: Engine,
     pub pipelines: Pipelines,
@@ -118,11 +120,16 @@ pub struct Privacy {
 #[derive(Debug, Clone)]
 pub struct Server {
     pub listen: SocketAddr,
+    /// `None`: as the request's own Host header says.
+    pub public_url: Option<BaseUrl>,
+    /// Connections that are held at once.
+    pub connections: usize,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8700)) }
+        // With the files that tables and log keep open it stays below the 1,024 that most systems allow a process.
+        Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8700)), public_url: None, connections: 768 }
     }
 }
 
@@ -147,12 +154,13 @@ impl Default for Stripe {
 #[derive(Debug, Clone)]
 pub struct Klaviyo {
     pub api_key: Option<Secret>,
+    pub webhook_secret: Option<Secret>,
     pub api_base: BaseUrl,
 }
 
 impl Default for Klaviyo {
     fn default() -> Self {
-        Klaviyo { api_key: None, api_base: BaseUrl::KLAVIYO }
+        Klaviyo { api_key: None, webhook_secret: None, api_base: BaseUrl::KLAVIYO }
     }
 }
 
@@ -171,6 +179,20 @@ impl Default for Twilio {
         let api_base = BaseUrl::TWILIO;
         Twilio { account_sid: None, auth_token: None, messaging_service_sid: None, from: None, api_base }
     }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Aliyun {
+    /// The last part of the address at which reports are taken. `None`: none are.
+    pub webhook_secret: Option<Secret>,
+    /// From where reports may come; empty: from anywhere.
+    pub webhook_ips: Vec<IpAddr>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Storefront {
+    /// One a site or app.
+    pub write_keys: Vec<Secret>,
 }
 
 #[derive(Debug, Clone)]

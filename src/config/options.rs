@@ -91,6 +91,18 @@ pub(super) const OPTIONS: &[Opt] = &[
         show: |s| open(s.server.listen),
     },
     Opt {
+        name: "server.public_url",
+        meaning: "The address under which others reach serve, as https://till.example.com: what Twilio signs, and where it is told to send receipts",
+        set: |s, v| put(&mut s.server.public_url, v.address().map(Some)),
+        show: |s| Shown::Open(s.server.public_url.as_ref().map(ToString::to_string)),
+    },
+    Opt {
+        name: "server.connections",
+        meaning: "How many connections are held at once; more than about 900 want a higher limit of open files (ulimit -n)",
+        set: |s, v| put(&mut s.server.connections, v.whole(1..=1_000_000).map(|n| n as usize)),
+        show: |s| open(s.server.connections),
+    },
+    Opt {
         name: "stripe.webhook_secrets",
         meaning: "The whsec_… of each webhook endpoint; two while one is rolled",
         set: |s, v| put(&mut s.stripe.webhook_secrets, v.list().map(|l| l.into_iter().map(Secret::new).collect())),
@@ -121,9 +133,15 @@ pub(super) const OPTIONS: &[Opt] = &[
         show: |s| secret(&s.klaviyo.api_key),
     },
     Opt {
+        name: "klaviyo.webhook_secret",
+        meaning: "The secret with which Klaviyo signs its webhooks",
+        set: |s, v| put(&mut s.klaviyo.webhook_secret, v.text().map(Secret::new).map(Some)),
+        show: |s| secret(&s.klaviyo.webhook_secret),
+    },
+    Opt {
         name: "klaviyo.api_base",
         meaning: "Where Klaviyo's API is",
-        set: |s, v| put(&mut s.klaviyo.api_base, v.api_base()),
+        set: |s, v| put(&mut s.klaviyo.api_base, v.address()),
         show: |s| open(&s.klaviyo.api_base),
     },
     Opt {
@@ -153,8 +171,26 @@ pub(super) const OPTIONS: &[Opt] = &[
     Opt {
         name: "twilio.api_base",
         meaning: "Where Twilio's API is",
-        set: |s, v| put(&mut s.twilio.api_base, v.api_base()),
+        set: |s, v| put(&mut s.twilio.api_base, v.address()),
         show: |s| open(&s.twilio.api_base),
+    },
+    Opt {
+        name: "aliyun.webhook_secret",
+        meaning: "The last part of the address given to Aliyun for reports (/webhooks/aliyun/status/SECRET), which it does not sign",
+        set: |s, v| put(&mut s.aliyun.webhook_secret, path_secret(v).map(Some)),
+        show: |s| secret(&s.aliyun.webhook_secret),
+    },
+    Opt {
+        name: "aliyun.webhook_ips",
+        meaning: "The IP addresses from which Aliyun's reports may come (a proxy's own, behind one); from anywhere unless set",
+        set: |s, v| put(&mut s.aliyun.webhook_ips, ips(v)),
+        show: |s| list(&s.aliyun.webhook_ips),
+    },
+    Opt {
+        name: "storefront.write_keys",
+        meaning: "The keys with which the shop's pages and apps may send events; one each",
+        set: |s, v| put(&mut s.storefront.write_keys, v.list().map(|l| l.into_iter().map(Secret::new).collect())),
+        show: |s| Shown::Secret(s.storefront.write_keys.len()),
     },
     Opt {
         name: "log.segment_mib",
@@ -235,6 +271,11 @@ fn secret(value: &Option<Secret>) -> Shown {
     Shown::Secret(usize::from(value.is_some()))
 }
 
+fn list(values: &[impl ToString]) -> Shown {
+    let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
+    Shown::Open((!texts.is_empty()).then(|| texts.join(", ")))
+}
+
 fn word<T: PartialEq>(words: &[(&str, T)], value: T) -> Shown {
     Shown::Open(words.iter().find(|(_, t)| *t == value).map(|(w, _)| (*w).to_owned()))
 }
@@ -260,6 +301,23 @@ fn zone(given: &Given<'_>) -> Result<Tz, String> {
 fn address(given: &Given<'_>) -> Result<std::net::SocketAddr, String> {
     let text = given.text()?;
     text.parse().map_err(|_| format!("an IP address and port is wanted, as 127.0.0.1:8700, not \"{text}\""))
+}
+
+fn ips(given: &Given<'_>) -> Result<Vec<std::net::IpAddr>, String> {
+    let ip =
+        |text: String| text.parse().map_err(|_| format!("IP addresses are wanted, as 203.0.113.7, not \"{text}\""));
+    given.list()?.into_iter().map(ip).collect()
+}
+
+/// A secret that stands in an address: nobody must find it by trying, and no character of it may be written otherwise.
+fn path_secret(given: &Given<'_>) -> Result<Secret, String> {
+    let text = given.text()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if text.len() >= 16 && text.chars().all(plain) {
+        Ok(Secret::new(text))
+    } else {
+        Err("16 or more letters, digits, - and _ are wanted".to_owned())
+    }
 }
 
 fn region(given: &Given<'_>) -> Result<String, String> {

@@ -110,6 +110,14 @@ fn a_wrong_value_says_what_was_wanted() {
         ),
         ("stripe = 3", "shop.toml:1: stripe: a section is wanted, as [stripe]"),
         (
+            "[aliyun]\nwebhook_secret = \"short\"",
+            "shop.toml:2: aliyun.webhook_secret: 16 or more letters, digits, - and _ are wanted",
+        ),
+        (
+            "[aliyun]\nwebhook_ips = [\"203.0.113.7\", \"all\"]",
+            "shop.toml:2: aliyun.webhook_ips: IP addresses are wanted, as 203.0.113.7, not \"all\"",
+        ),
+        (
             "[people]\ndefault_region = \"Atlantis\"",
             "shop.toml:2: people.default_region: a two-letter country code is wanted, as GB, not \"ATLANTIS\"",
         ),

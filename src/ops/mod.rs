@@ -90,7 +90,7 @@ impl Instance {
             memory: settings.engine.memory,
             ..crate::engine::Settings::new(tmp.join("spill"))
         })?;
-        let rooms = Rooms { store: store.clone(), log: log.clone(), vault, lake: lake.clone() };
+        let rooms = Rooms { store: store.clone(), log: log.clone(), vault, lake: lake.clone(), names: names.clone() };
         let activator = Activator::open(rooms, &settings, project.clone(), Micros::now())?;
         let runner = Runner::new(
             engine,

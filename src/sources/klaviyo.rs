@@ -2,7 +2,7 @@
 //!
 //! Neither says whether it is live: it is, unless a top-level `"livemode": false` marks it as made up.
 //!
-//! An event's digest is of its attributes: whether it was polled or posted, and with what included, it is one event. The
+//! The digest is of the attributes: of an event, whether it was polled or posted, and with what included, it is one. The
 //! profile that comes with it changes from one look to the next.
 
 use bytes::Bytes;
@@ -22,7 +22,6 @@ pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Reje
     let kind = required(&resource, "type")?;
     let id = required(&resource, "id")?;
     let attributes = &resource["attributes"];
-    // What an event includes of its profile is how that is now: it differs each time the event is read.
     let says = if matches!(kind.as_str(), "event" | "profile") { attributes } else { &resource };
     let digest = Digest::of(says).map_err(|e| Rejected::from_json(&e))?;
     let (event_id, event_type, occurred_at, person) = match kind.as_str() {

@@ -1,6 +1,7 @@
 //! Activation as a customer of the shop meets it: never told the same thing twice, never against their will, never when
 //! it no longer holds; whatever dies, and whatever the provider answers.
 
+mod hearing;
 mod provider;
 mod shop;
 

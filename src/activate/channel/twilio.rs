@@ -23,6 +23,8 @@ pub struct Twilio {
     account_sid: String,
     auth_token: Secret,
     sender: Sender,
+    /// Where Twilio is to tell what becomes of a message.
+    callback: Option<String>,
 }
 
 enum Sender {
@@ -30,6 +32,9 @@ enum Sender {
     Service(String),
     From(String),
 }
+
+/// As `serve` takes receipts.
+const STATUS_PATH: &str = "/webhooks/twilio/status";
 
 /// After a refusal that says nothing of when to come back.
 const LATER: Duration = Duration::from_secs(60);
@@ -41,8 +46,9 @@ const SKEW: i64 = 5 * MINUTE;
 const WITHOUT_TEXT: i64 = 10 * MINUTE;
 
 impl Twilio {
-    /// `None` where the settings lack an account, a token or a sender.
-    pub fn new(settings: &config::Twilio, client: Client) -> Option<Twilio> {
+    /// `None` where the settings lack an account, a token or a sender. `ours`: the address under which Twilio reaches us;
+    /// without it receipts come only if the messaging service itself names where to.
+    pub fn new(settings: &config::Twilio, ours: Option<&BaseUrl>, client: Client) -> Option<Twilio> {
         let service = settings.messaging_service_sid.clone().map(Sender::Service);
         Some(Twilio {
             client,
@@ -50,6 +56,7 @@ impl Twilio {
             account_sid: settings.account_sid.clone()?,
             auth_token: settings.auth_token.clone()?,
             sender: service.or_else(|| settings.from.clone().map(Sender::From))?,
+            callback: ours.map(|ours| ours.join(STATUS_PATH)),
         })
     }
 
@@ -73,9 +80,11 @@ impl Channel for Twilio {
             Sender::Service(sid) => ("MessagingServiceSid", sid.as_str()),
             Sender::From(number) => ("From", number.as_str()),
         };
+        let mut form = vec![("To", parcel.address), sender, ("Body", &text.body)];
+        form.extend(self.callback.as_deref().map(|callback| ("StatusCallback", callback)));
         let request = Request::post(self.address(""), Delivery::AtMostOnce)
             .basic_auth(&self.account_sid, &self.auth_token)
-            .form(&[("To", parcel.address), sender, ("Body", &text.body)]);
+            .form(&form);
         match self.client.send(&request).await {
             Ok(Outcome::Sent(response)) => judge(&response),
             Ok(Outcome::Refused { why, retry_after }) => {
@@ -189,7 +198,7 @@ fn judge(response: &Response) -> Sent {
 const OPTED_OUT: i64 = 21610;
 
 /// What Twilio's error codes mean to a marketer (twilio.com/docs/api/errors).
-fn explain(code: i64, message: Option<&str>) -> String {
+pub fn explain(code: i64, message: Option<&str>) -> String {
     let meaning = match code {
         21211 | 21614 => "no valid mobile number",
         OPTED_OUT => "the recipient opted out (STOP)",

@@ -120,6 +120,7 @@ impl Provider {
 async fn take_text(State(provider): State<Provider>, body: Bytes) -> Response {
     let form: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
     assert_eq!(form["MessagingServiceSid"], "MG1");
+    assert_eq!(form["StatusCallback"], "https://till.example/webhooks/twilio/status");
     let take = |book: &mut Book| {
         let sid = format!("SM{:032}", book.texts.len());
         book.texts.push(Text { sid: sid.clone(), to: form["To"].clone(), body: form["Body"].clone() });

@@ -1,0 +1,182 @@
+//! Reading the log for what matters to whoever sends: our own records, and what providers say of their own accord.
+//!
+//! A receipt moves its message on by the state machine of [`State`], which never goes back and never leaves a final state,
+//! so that receipts may come in any order and more than once. STOP and START are taken up at once: before each group of
+//! texts the log is read to its end. Up to where it was read is kept; after a crash a stretch is read again, which changes
+//! nothing.
+
+use serde::Deserialize;
+
+use super::{
+    Activator,
+    channel::twilio::explain,
+    error::ActivateError,
+    knowledge,
+    message::{Medium, Message, State},
+    outbox::Word,
+    record::Record,
+};
+use crate::{
+    base::{Digest, E164, Envelope, Micros, Offset, Source},
+    engine::Session,
+    facts::provider::{Fate, Said, said},
+    log::EventLog,
+};
+
+/// Payload bytes that one read of the log takes.
+const READ_BYTES: usize = 8 << 20;
+
+/// Whose events are taken up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Those of providers: our own records came from this very process.
+    Providers,
+    Everyones,
+}
+
+#[derive(Deserialize)]
+struct RawRow {
+    source: String,
+    event_id: String,
+    r#type: String,
+    object_id: Option<String>,
+    occurred_at: String,
+    livemode: bool,
+    payload: String,
+}
+
+impl Activator {
+    /// Takes up what providers said since the last time. Only while no text is under way: a receipt that came before we
+    /// wrote down the provider's id for its message would find none.
+    pub(super) async fn hear(&self, session: &Session) -> Result<(), ActivateError> {
+        let (mark, end) = (self.outbox.log_mark()?, self.read_on(session, Whose::Providers).await?);
+        if mark == Some(end) { Ok(()) } else { self.outbox.set_log_mark(end) }
+    }
+
+    /// Reads from where it was last read to the end of the log, and says where that is.
+    pub(super) async fn read_on(&self, session: &Session, whose: Whose) -> Result<Offset, ActivateError> {
+        let (mut next, end) = (self.outbox.log_mark()?.unwrap_or_default(), self.log.end());
+        let start = self.log.start();
+        if next < start {
+            self.take_up(&trimmed(session, next, start).await?, whose)?;
+            next = start;
+        }
+        while next < end {
+            let (events, after) = read(self.log.clone(), next).await?;
+            if after == next {
+                break;
+            }
+            self.take_up(&events, whose)?;
+            next = after;
+        }
+        Ok(next)
+    }
+
+    fn take_up(&self, events: &[Envelope], whose: Whose) -> Result<(), ActivateError> {
+        for event in events {
+            match event.source {
+                Source::Tillstream if whose == Whose::Everyones => {
+                    self.outbox.restore(Record::parse(&event.event_type, &event.payload))?;
+                }
+                Source::Tillstream => {}
+                // What cannot be read is in quarantine for somebody to see.
+                _ => {
+                    if let Ok(Some(said)) = said(event) {
+                        self.heed(event, said)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn heed(&self, event: &Envelope, said: Said) -> Result<(), ActivateError> {
+        match said {
+            Said::Receipt { provider_id, fate, code } => {
+                let Some(message) = self.outbox.by_provider_id(&provider_id)?.filter(|m| is_by(m, event.source)) else {
+                    return Ok(());
+                };
+                let state = match fate {
+                    Fate::Sent => State::Sent,
+                    Fate::Delivered | Fate::Opened => State::Delivered,
+                    Fate::Failed => State::Failed,
+                };
+                let reason = code.map(|code| why(event.source, &code));
+                self.outbox.change(&message.key, state, event.occurred_at, |m| m.reason = reason)?;
+                Ok(())
+            }
+            Said::Stop(phone) => self.outbox.heed(&self.word(event, &phone, false)),
+            Said::Start(phone) => self.outbox.heed(&self.word(event, &phone, true)),
+        }
+    }
+
+    fn word(&self, event: &Envelope, phone: &E164, lifted: bool) -> Word {
+        Word {
+            medium: Medium::Sms,
+            destination_hash: self.names.phone(phone),
+            source: event.source.to_string(),
+            reason: if lifted { "START by text message" } else { "STOP by text message" }.to_owned(),
+            at: event.occurred_at,
+            lifted,
+        }
+    }
+}
+
+fn is_by(message: &Message, source: Source) -> bool {
+    message.provider.as_deref() == Some(source.as_str())
+}
+
+fn why(source: Source, code: &str) -> String {
+    match (source, code.parse()) {
+        (Source::Twilio, Ok(code)) => explain(code, None),
+        _ => format!("{source} {code}"),
+    }
+}
+
+fn matters(source: Source) -> bool {
+    matches!(source, Source::Tillstream | Source::Twilio | Source::Aliyun)
+}
+
+/// What matters in the next stretch of the log, and where that ends.
+async fn read(log: EventLog, from: Offset) -> Result<(Vec<Envelope>, Offset), ActivateError> {
+    tokio::task::spawn_blocking(move || {
+        let logged = log.read(from, READ_BYTES)?;
+        let after = logged.last().map_or(from, |l| l.offset.next());
+        Ok((logged.into_iter().map(|l| l.envelope).filter(|e| matters(e.source)).collect(), after))
+    })
+    .await?
+}
+
+/// What matters and is no longer in the log.
+async fn trimmed(session: &Session, from: Offset, to: Offset) -> Result<Vec<Envelope>, ActivateError> {
+    let sources: Vec<String> =
+        Source::ALL.into_iter().filter(|s| matters(*s)).map(|source| format!("'{source}'")).collect();
+    let sql = format!(
+        "SELECT source, event_id, type, object_id, occurred_at, livemode, payload FROM raw.events \
+         WHERE source IN ({}) AND log_offset >= {from} AND log_offset < {to} ORDER BY log_offset",
+        sources.join(", ")
+    );
+    Ok(session.rows::<RawRow>(&sql).await?.into_iter().filter_map(RawRow::envelope).collect())
+}
+
+impl RawRow {
+    /// As far as what it says depends on it.
+    fn envelope(self) -> Option<Envelope> {
+        let at: Micros = knowledge::time(&self.occurred_at);
+        Some(Envelope {
+            source: self.source.parse().ok()?,
+            event_id: self.event_id,
+            event_type: self.r#type,
+            api_version: None,
+            account: None,
+            livemode: self.livemode,
+            occurred_at: at,
+            received_at: at,
+            object_type: None,
+            object_id: self.object_id,
+            person_hint: None,
+            digest: Digest::default(),
+            payload: self.payload.into(),
+        })
+    }
+}

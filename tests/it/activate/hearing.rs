@@ -1,0 +1,154 @@
+//! What providers say of their own accord: receipts move messages on, and a STOP is heard before anything more is sent.
+
+use serde_json::json;
+use tillstream::{
+    activate::{Message, State},
+    base::{
+        PersonId,
+        time::{DAY, HOUR, MINUTE, SECOND},
+    },
+};
+
+use super::{
+    NOW, PHONE,
+    provider::{Provider, Says},
+    queued,
+    shop::{Run, Shop, at},
+};
+
+fn shop(provider: &Provider, people: &[(&str, &str)]) -> (Shop, Vec<PersonId>) {
+    let mut shop = Shop::new(provider);
+    let mut ids = Vec::new();
+    for (name, phone) in people {
+        let person = shop.person(name, phone);
+        shop.agrees(&person, "sms");
+        shop.cart(&person, &format!("cart_of_{name}"), at(NOW).plus(-HOUR));
+        ids.push(person);
+    }
+    (shop, ids)
+}
+
+async fn receipt(run: &Run, message: &Message, status: &str, seconds: i64) {
+    let sid = message.provider_id.as_deref().unwrap();
+    let params = json!({"MessageSid": sid, "MessageStatus": status, "ErrorCode": "30003", "To": PHONE});
+    run.twilio_says(params, at(NOW).plus(seconds * SECOND)).await;
+}
+
+async fn text(run: &Run, sid: &str, body: &str, seconds: i64) {
+    let params = json!({"MessageSid": sid, "From": PHONE, "Body": body, "SmsStatus": "received"});
+    run.twilio_says(params, at(NOW).plus(seconds * SECOND)).await;
+}
+
+#[tokio::test]
+async fn receipts_move_a_message_on_and_never_back() {
+    let provider = Provider::start().await;
+    let now = at(NOW);
+    for (told, state) in [
+        (["delivered", "sent", "queued", "undelivered"], State::Delivered),
+        (["sent", "queued", "undelivered", "delivered"], State::Failed),
+        (["queued", "read", "failed", "sent"], State::Delivered),
+    ] {
+        let (shop, _) = shop(&provider, &[("ann", PHONE)]);
+        let run = shop.open(now).await;
+        run.evaluate(now).await;
+        run.dispatch(now).await;
+        let message = run.only_message();
+        assert_eq!(message.state, State::Sent);
+        for (i, status) in told.into_iter().enumerate() {
+            receipt(&run, &message, status, 10 + i as i64).await;
+        }
+        let stranger = Message { provider_id: Some("SM_of_another_program".to_owned()), ..message.clone() };
+        receipt(&run, &stranger, "failed", 20).await;
+        run.dispatch(now.plus(MINUTE)).await;
+        let settled = run.only_message();
+        assert_eq!((settled.state, settled.settled_at.is_some()), (state, true), "{told:?}");
+        let why = (state == State::Failed).then_some("Twilio 30003: the phone could not be reached");
+        assert_eq!(settled.reason.as_deref(), why);
+        assert_eq!(run.logged_states(), run.stored_states());
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_that_came_while_nobody_ran_is_heard_at_the_next_start_and_once() {
+    let provider = Provider::start().await;
+    let now = at(NOW);
+    let (shop, _) = shop(&provider, &[("ann", PHONE)]);
+    let run = shop.open(now).await;
+    run.evaluate(now).await;
+    run.dispatch(now).await;
+    receipt(&run, &run.only_message(), "delivered", 10).await;
+    run.close();
+    shop.lose_the_store();
+    let run = shop.open(now.plus(HOUR)).await;
+    run.dispatch(now.plus(HOUR)).await;
+    let settled = run.only_message();
+    assert_eq!((settled.state, settled.settled_at), (State::Delivered, Some(now.plus(10 * SECOND))));
+    run.close();
+    let run = shop.open(now.plus(2 * HOUR)).await;
+    run.dispatch(now.plus(2 * HOUR)).await;
+    assert_eq!(run.only_message(), settled);
+    assert_eq!(provider.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn who_texted_stop_before_it_is_sent_gets_nothing() {
+    let provider = Provider::start().await;
+    let now = at(NOW);
+    let (shop, _) = shop(&provider, &[("ann", PHONE), ("bob", "+447400123457")]);
+    let run = shop.open(now).await;
+    assert_eq!(queued(&run.evaluate(now).await), 2);
+    text(&run, "SM1", "Stop!", 1).await;
+    run.dispatch(now.plus(MINUTE)).await;
+    let sent: Vec<String> = provider.sent().into_iter().map(|t| t.to).collect();
+    assert_eq!(sent, ["+447400123457"]);
+    let refused = run.message_about("cart_of_ann");
+    assert_eq!(refused.state, State::Skipped);
+    assert_eq!(refused.reason.as_deref(), Some("suppressed for SMS since 2026-06-16: STOP by text message"));
+}
+
+/// What is sent about a new cart a week later, in a new process.
+async fn a_week_later(shop: &mut Shop, ann: &PersonId) -> State {
+    let later = at(NOW).plus(8 * DAY);
+    shop.cart(ann, "another", later.plus(-HOUR));
+    let run = shop.open(later).await;
+    run.evaluate(later).await;
+    run.dispatch(later).await;
+    run.message_about("another").state
+}
+
+#[tokio::test]
+async fn start_lifts_what_stop_said_in_whatever_order_they_are_told() {
+    for (words, state) in [
+        (vec![("STOP", 1)], State::Skipped),
+        (vec![("STOP", 1), ("START", 2)], State::Sent),
+        (vec![("START", 2), ("STOP", 1)], State::Sent),
+        (vec![("STOP", 3), ("START", 2), ("STOP", 1)], State::Skipped),
+        (vec![("STOP", 2), ("START", 2)], State::Skipped),
+    ] {
+        let provider = Provider::start().await;
+        let (mut shop, people) = shop(&provider, &[("ann", PHONE)]);
+        let run = shop.open(at(NOW)).await;
+        for (i, (body, seconds)) in words.iter().enumerate() {
+            text(&run, &format!("SM{i}"), body, *seconds).await;
+        }
+        run.dispatch(at(NOW)).await;
+        run.close();
+        assert_eq!(a_week_later(&mut shop, &people[0]).await, state, "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn start_lifts_a_stop_that_only_the_provider_knew() {
+    let provider = Provider::start().await;
+    let (mut shop, people) = shop(&provider, &[("ann", PHONE)]);
+    let run = shop.open(at(NOW)).await;
+    run.evaluate(at(NOW)).await;
+    provider.say(Says::OptedOut);
+    run.dispatch(at(NOW)).await;
+    assert_eq!(run.only_message().state, State::Failed);
+    provider.say(Says::Yes);
+    text(&run, "SM1", "start", HOUR / SECOND).await;
+    run.dispatch(at(NOW).plus(2 * HOUR)).await;
+    run.close();
+    assert_eq!(a_week_later(&mut shop, &people[0]).await, State::Sent);
+}
