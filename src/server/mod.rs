@@ -1,8 +1,11 @@
 //! `serve`: webhooks in, answers out, and the work that goes on by itself.
 //!
-//! The only place that names axum. Handlers verify, hand on, and answer; what happens to an event is decided elsewhere.
+//! The only place that names axum and hyper. Handlers verify, hand on, and answer; what happens to an event is decided elsewhere.
 
 mod auth;
+mod collector;
+mod inlet;
+mod listen;
 mod local;
 mod sql;
 mod webhooks;
@@ -12,7 +15,7 @@ use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{Path, State},
     http::StatusCode,
     middleware,
     response::{IntoResponse, Response},
@@ -25,8 +28,8 @@ use tokio::{
 
 use crate::{
     base::progress::Silent,
+    config::Secret,
     ops::{self, Instance, OpsError, Request},
-    sources::{EVENT_LIMIT, Verifier},
     telemetry::Metrics,
 };
 
@@ -57,7 +60,8 @@ pub struct App {
     instance: Arc<Instance>,
     metrics: Metrics,
     token: auth::AdminToken,
-    stripe: Verifier,
+    receivers: Arc<webhooks::Receivers>,
+    write_keys: Arc<[Secret]>,
 }
 
 /// Serves until `stop`. `ready` is told the address once requests are answered, and the admin's token.
@@ -69,9 +73,10 @@ pub async fn serve(
     ready: impl FnOnce(SocketAddr, &std::path::Path),
 ) -> Result<(), ServeError> {
     let token = auth::AdminToken::of(instance.dir())?;
-    let settings = &instance.settings().stripe;
-    let stripe = Verifier::new(&settings.webhook_secrets, settings.tolerance_seconds);
-    let app = App { instance: instance.clone(), metrics, token, stripe };
+    let settings = instance.settings();
+    let receivers = Arc::new(webhooks::Receivers::new(settings));
+    let (write_keys, connections) = (settings.storefront.write_keys.clone().into(), settings.server.connections);
+    let app = App { instance: instance.clone(), metrics, token, receivers, write_keys };
     let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
     let socket = ops::socket(instance.dir());
@@ -81,11 +86,10 @@ pub async fn serve(
     let stopped = |mut stop: watch::Receiver<bool>| async move {
         drop(stop.wait_for(|s| *s).await);
     };
-    let http = axum::serve(listener, routes(app.clone())).with_graceful_shutdown(stopped(stop.clone()));
+    let http = listen::listen(listener, routes(app.clone()), connections, stop.clone());
     let commands = axum::serve(local, local::routes(app)).with_graceful_shutdown(stopped(stop.clone()));
     ready(address, &socket);
-    let both = async { tokio::try_join!(http.into_future(), commands.into_future()) };
-    let both = tokio::spawn(both);
+    let both = tokio::spawn(async { tokio::join!(http, commands.into_future()).1 });
     // Webhooks must not be acknowledged for long when nothing loads them any more.
     let worked = tokio::select! {
         _ = stop.wait_for(|s| *s) => None,
@@ -100,7 +104,7 @@ pub async fn serve(
     work.await.and_then(|ended| ended).map_err(|e| ServeError::Work(e.to_string()))?;
     match served {
         Ok(Ok(Err(error))) => Err(ServeError::Stopped(error)),
-        Ok(Ok(Ok(_))) | Ok(Err(_)) | Err(_) => Ok(()),
+        Ok(Ok(Ok(()))) | Ok(Err(_)) | Err(_) => Ok(()),
     }
 }
 
@@ -127,7 +131,11 @@ fn routes(app: App) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/webhooks/stripe", post(webhooks::stripe))
-        .layer(DefaultBodyLimit::max(EVENT_LIMIT))
+        .route("/webhooks/klaviyo", post(webhooks::klaviyo))
+        .route("/webhooks/twilio/status", post(webhooks::twilio_status))
+        .route("/webhooks/twilio/inbound", post(webhooks::twilio_inbound))
+        .route("/webhooks/aliyun/status/{secret}", post(webhooks::aliyun))
+        .route("/v1/{call}", post(collector::collect).options(collector::preflight))
         .merge(asked)
         .with_state(app)
 }

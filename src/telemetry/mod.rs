@@ -55,12 +55,12 @@ pub fn start(level: &str) -> Result<Metrics, TelemetryError> {
     Ok(Metrics(handle))
 }
 
-/// A webhook was refused before anything of it was kept.
+/// A request of a source was refused before anything of it was kept.
 pub fn webhook_refused(source: Source, reason: &'static str) {
     counter!("tillstream_webhooks_refused_total", "source" => source.as_str(), "reason" => reason).increment(1);
 }
 
-/// A webhook is durable and was answered.
+/// What a request of a source brought is durable, and it was answered.
 pub fn webhook_accepted(source: Source, seconds: f64) {
     counter!("tillstream_webhooks_accepted_total", "source" => source.as_str()).increment(1);
     histogram!("tillstream_webhook_seconds", "source" => source.as_str()).record(seconds);

@@ -26,11 +26,13 @@ const LAYERS: [&[&str]; 12] = [
 ];
 
 /// A foreign crate and the only modules that may name it.
-const ROOMS: [(&str, &[&str]); 6] = [
+const ROOMS: [(&str, &[&str]); 8] = [
     ("fjall", &["store"]),
     ("deltalake_core", &["lake"]),
     ("reqwest", &["net"]),
     ("axum", &["server"]),
+    ("hyper", &["server"]),
+    ("hyper_util", &["server"]),
     ("clap", &["cli", "main"]),
     ("minijinja", &["activate"]),
 ];

@@ -16,6 +16,7 @@ mod log;
 mod main_job;
 mod models;
 mod pipelines;
+mod receivers;
 mod support;
 mod tables;
 mod webhooks;

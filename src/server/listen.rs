@@ -1,0 +1,112 @@
+//! Connections: so many at once, each of which must say what it wants before long.
+//!
+//! A connection that neither sends a request nor finishes its head within [`HEAD_TIME`] is closed, be it new or kept open
+//! after an answer; so every place is free again after that time, whoever holds it. While all are taken nobody is turned
+//! away: the system keeps who knocks until there is one.
+
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+    time::sleep,
+};
+
+/// Senders of webhooks ask again within this over a kept connection, or open a new one.
+const HEAD_TIME: Duration = Duration::from_secs(15);
+/// Far above the headers of any sender, and small beside a body.
+const HEAD_BYTES: usize = 64 << 10;
+/// After a failure to take a connection, which no file to spare is the usual cause of.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// From where a request came: the other end of its connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Serves until `stop`, and then until the requests under way are answered.
+pub async fn listen(listener: TcpListener, routes: Router, connections: usize, mut stop: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(connections));
+    let mut open = JoinSet::new();
+    loop {
+        let taken = tokio::select! {
+            () = told(&mut stop) => break,
+            Some(_) = open.join_next() => continue,
+            taken = take(&listener, &places) => taken,
+        };
+        let Some((place, stream, peer)) = taken else { continue };
+        let (routes, stop) = (routes.clone(), stop.clone());
+        open.spawn(async move {
+            converse(stream, peer, routes, stop).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    while open.join_next().await.is_some() {}
+}
+
+/// The next connection, once there is a place for it.
+async fn take(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((place, stream, peer)),
+        Err(error) => {
+            tracing::warn!("a connection could not be taken: {error}");
+            sleep(AFTER_FAILURE).await;
+            None
+        }
+    }
+}
+
+/// One connection, to its end.
+async fn converse(stream: TcpStream, peer: SocketAddr, routes: Router, mut stop: watch::Receiver<bool>) {
+    // Answers are small and waited for.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!("answers may be held back by the system: {error}");
+    }
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        routes.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = told(&mut stop) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    // Who hangs up in the middle of a request does so every day.
+    if let Err(error) = ended {
+        tracing::debug!("a connection ended: {error}");
+    }
+}
+
+/// Returns once the process is to stop, or nobody is left who could say so.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|s| *s).await);
+}
