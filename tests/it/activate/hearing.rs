@@ -1,5 +1,7 @@
 //! What providers say of their own accord: receipts move messages on, and a STOP is heard before anything more is sent.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tillstream::{
     activate::{Message, State},
@@ -35,7 +37,11 @@ async fn receipt(run: &Run, message: &Message, status: &str, seconds: i64) {
 }
 
 async fn text(run: &Run, sid: &str, body: &str, seconds: i64) {
-    let params = json!({"MessageSid": sid, "From": PHONE, "Body": body, "SmsStatus": "received"});
+    text_from(run, PHONE, sid, body, seconds).await;
+}
+
+async fn text_from(run: &Run, phone: &str, sid: &str, body: &str, seconds: i64) {
+    let params = json!({"MessageSid": sid, "From": phone, "Body": body, "SmsStatus": "received"});
     run.twilio_says(params, at(NOW).plus(seconds * SECOND)).await;
 }
 
@@ -104,6 +110,32 @@ async fn who_texted_stop_before_it_is_sent_gets_nothing() {
     let refused = run.message_about("cart_of_ann");
     assert_eq!(refused.state, State::Skipped);
     assert_eq!(refused.reason.as_deref(), Some("suppressed for SMS since 2026-06-16: STOP by text message"));
+}
+
+#[tokio::test]
+async fn a_stop_while_others_are_being_sent_to_is_heard_before_the_next_are() {
+    let provider = Provider::start().await;
+    let now = at(NOW);
+    let people: Vec<(String, String)> = (0..5).map(|i| (format!("p{i}"), format!("+44740012345{i}"))).collect();
+    let people: Vec<(&str, &str)> = people.iter().map(|(name, phone)| (name.as_str(), phone.as_str())).collect();
+    let (shop, _) = shop(&provider, &people);
+    let run = shop.open(now).await;
+    assert_eq!(queued(&run.evaluate(now).await), 5);
+    // Four requests are made at once; none of them is answered before everybody has had enough.
+    provider.say(Says::Hangs);
+    let everybody_stops = async {
+        while provider.posts() < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for (name, phone) in &people {
+            text_from(&run, phone, name, "STOP", 1).await;
+        }
+    };
+    tokio::join!(run.dispatch(now), everybody_stops);
+    assert_eq!(provider.sent().len(), 4);
+    let states: Vec<State> = run.stored_states().into_values().collect();
+    let count = |state| states.iter().filter(|s| **s == state).count();
+    assert_eq!((count(State::Unknown), count(State::Skipped)), (4, 1), "{states:?}");
 }
 
 /// What is sent about a new cart a week later, in a new process.
