@@ -123,7 +123,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     Opt {
         name: "stripe.api_base",
         meaning: "Where Stripe's API is",
-        set: |s, v| put(&mut s.stripe.api_base, v.api_base()),
+        set: |s, v| put(&mut s.stripe.api_base, v.address()),
         show: |s| open(&s.stripe.api_base),
     },
     Opt {

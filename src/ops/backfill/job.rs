@@ -125,7 +125,7 @@ impl Backfills {
         match source {
             Source::Stripe => Some(&self.stripe),
             Source::Klaviyo => Some(&self.klaviyo),
-            Source::Storefront | Source::Orders | Source::Tillstream => None,
+            _ => None,
         }
     }
 }
