@@ -2,6 +2,7 @@
 //!
 //! Imports no other module of ours and does no I/O. Values are parsed once, at the edge; a value that exists is valid.
 
+pub mod backoff;
 pub mod decline;
 pub mod digest;
 pub mod envelope;
@@ -13,6 +14,7 @@ pub mod pseudonym;
 pub mod suggest;
 pub mod time;
 
+pub use backoff::Backoff;
 pub use digest::Digest;
 pub use envelope::{Envelope, Logged, Source};
 pub use ids::{Offset, PersonId};

@@ -26,9 +26,12 @@ use super::durable::Fate;
 use super::error::{LakeError, Result};
 use super::log::{self, Purpose};
 use super::state::{Change, TableState};
+use crate::base::Backoff;
 
 /// One process owns the lake, so another writer is a mistake; this many commits of it in a row are no accident.
 const ATTEMPTS: u32 = 12;
+/// Another's commit takes some milliseconds; a disk that is in trouble is given most of a second.
+const BETWEEN_COMMITS: Backoff = Backoff { first: Duration::from_millis(10), longest: Duration::from_millis(700) };
 
 pub(super) struct Table {
     pub name: Arc<str>,
@@ -171,7 +174,7 @@ impl Turn<'_> {
             }
             tracing::warn!(table = &*table.name, %error, "a commit failed; trying again");
         }
-        tokio::time::sleep(Duration::from_millis(5 << attempt.min(7))).await;
+        tokio::time::sleep(BETWEEN_COMMITS.wait(attempt + 1)).await;
         Ok(())
     }
 }

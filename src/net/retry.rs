@@ -7,6 +7,8 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
+use crate::base::Backoff;
+
 /// How often and after which waits one request is tried.
 #[derive(Debug, Clone)]
 pub struct Retry {
@@ -27,11 +29,9 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// A wait after `failures` tries: even chance of everything up to the bound ("full jitter"), so that callers which
-    /// failed together do not come back together.
+    /// A wait after `failures` tries.
     pub(super) fn wait(&self, failures: u32) -> Duration {
-        let bound = self.first_wait.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest_wait);
-        bound.mul_f64(rand::random::<f64>())
+        Backoff { first: self.first_wait, longest: self.longest_wait }.wait(failures)
     }
 }
 
@@ -73,19 +73,6 @@ pub(super) fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waits_grow_and_stay_below_the_bound() {
-        let retry =
-            Retry { tries: 9, first_wait: Duration::from_millis(100), longest_wait: Duration::from_millis(500) };
-        for failures in 1..40 {
-            assert!((0..100).all(|_| retry.wait(failures) <= retry.longest_wait));
-        }
-        for (failures, bound) in [(1, 100), (2, 200), (3, 400), (4, 500)] {
-            let longest = (0..1000).map(|_| retry.wait(failures)).max().unwrap().as_millis();
-            assert!(longest <= bound && longest > bound * 8 / 10, "{failures}: {longest}");
-        }
-    }
 
     #[test]
     fn a_server_in_trouble_is_not_hit_five_times_as_often() {
