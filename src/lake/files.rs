@@ -125,7 +125,7 @@ fn lanes_of(batches: Vec<RecordBatch>, rows: usize) -> Vec<Vec<RecordBatch>> {
 }
 
 /// Encoding and compressing would hold up everything else that runs on the runtime's threads.
-async fn off_the_runtime<T: Send + 'static>(
+pub(super) async fn off_the_runtime<T: Send + 'static>(
     table: Arc<str>,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {

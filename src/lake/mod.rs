@@ -3,13 +3,14 @@
 //! What always holds: what a call has answered survives a power cut; rows are appended exactly once for each position of
 //! each stage, whatever is repeated or killed; a snapshot never changes. One process owns the directory. Appends to
 //! different tables may run at the same time, writes to one table queue up. Nothing written is seen by readers of
-//! [`Lake::snapshot`] until [`Lake::publish`].
+//! [`Lake::snapshot`] until [`Lake::publish`], which also shows what its stage holds in memory ([`Tail`]).
 //!
 //! It never looks into rows, never decides what is stored where, and knows nothing of the log of events.
 
 mod durable;
 mod error;
 mod files;
+mod fold_in;
 mod log;
 mod open;
 pub mod overlay;
@@ -20,6 +21,7 @@ mod snapshot;
 mod state;
 mod stats;
 mod table;
+mod tail;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -35,6 +37,7 @@ use deltalake_core::kernel::Add;
 pub use error::LakeError;
 pub use overlay::changes_of;
 pub use snapshot::Snapshot;
+pub use tail::Tail;
 pub use upkeep::{Maintained, Upkeep};
 
 use durable::Fate;
@@ -77,7 +80,8 @@ struct Inner {
     root: PathBuf,
     tables: RwLock<BTreeMap<Arc<str>, Arc<Table>>>,
     published: ArcSwap<Snapshot>,
-    publishing: Mutex<()>,
+    /// What readers see beside the files; held while a snapshot is published.
+    tail: Mutex<Tail>,
     fate: Fate,
     /// Held while upkeep runs: two at once would merge the same files.
     upkeep: tokio::sync::Mutex<()>,
@@ -96,7 +100,7 @@ impl Lake {
             root,
             tables: RwLock::new(tables),
             published: ArcSwap::default(),
-            publishing: Mutex::new(()),
+            tail: Mutex::default(),
             fate,
             upkeep: tokio::sync::Mutex::new(()),
         }));
@@ -109,11 +113,22 @@ impl Lake {
         self.0.published.load_full()
     }
 
-    /// Makes everything committed so far visible, as one new snapshot.
+    /// Makes everything committed so far visible, as one new snapshot, with what is in the tail beside it.
     pub fn publish(&self) {
         // One at a time, so that an older view never replaces a newer one.
-        let _turn = self.0.publishing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.published.store(Arc::new(Snapshot::of(self.all().iter().filter_map(|table| table.state()))));
+        let tail = self.0.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.published.store(Arc::new(Snapshot::of(self.states(), &tail)));
+    }
+
+    /// The same with another tail; false, and nothing is changed, where a table lacks a column that the tail has.
+    pub fn publish_with(&self, tail: Tail) -> bool {
+        let mut held = self.0.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tail.fits(&self.states().map(|state| (state.name.clone(), state)).collect()) {
+            return false;
+        }
+        *held = tail;
+        self.0.published.store(Arc::new(Snapshot::of(self.states(), &held)));
+        true
     }
 
     /// How far `stage` has come in `table`, by the newest commit, published or not.
@@ -209,14 +224,25 @@ impl Lake {
         self.maintain_with(&Upkeep::default()).await
     }
 
-    /// Upkeep beside running appends: it holds a table's queue only for the moment of a commit or a deletion.
+    /// Upkeep beside running appends: it holds a table's queue only for the moment of a commit or a deletion. A table that
+    /// fails does not keep the others from theirs; the first failure is what is returned.
     pub async fn maintain_with(&self, upkeep: &Upkeep) -> Result<Maintained> {
         let _only = self.0.upkeep.lock().await;
         let mut done = Maintained::default();
+        let mut failed = None;
         for table in self.all() {
-            upkeep::maintain(&table, upkeep, &mut done).await?;
+            if let Err(error) = upkeep::maintain(&table, upkeep, &mut done).await {
+                match &failed {
+                    None => failed = Some(error),
+                    Some(_) => tracing::error!("upkeep of one more table failed: {error}"),
+                }
+            }
         }
-        Ok(done)
+        failed.map_or(Ok(done), Err)
+    }
+
+    fn states(&self) -> impl Iterator<Item = Arc<TableState>> {
+        self.all().into_iter().filter_map(|table| table.state())
     }
 
     fn all(&self) -> Vec<Arc<Table>> {

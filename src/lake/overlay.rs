@@ -1,22 +1,18 @@
 //! A folded table as it is stored: a base, and an append-only `<table>_changes` of newer row versions laid over it.
 //!
 //! What is read is the newest version of every changed object, and of the base every row whose object has not changed.
-//! Here is the one place that says so; readers build on [`laid_over`], and [`Lake::fold_in`] writes what it yields back
-//! as the new base.
+//! Here is the one place that says so; readers build on [`laid_over`], and [`super::Lake::fold_in`] writes what it
+//! yields back into the base.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema};
 use datafusion::catalog::TableProvider;
-use datafusion::common::{Column, DataFusionError, JoinType, Result as PlanResult};
+use datafusion::common::{Column, JoinType, Result as PlanResult};
 use datafusion::datasource::provider_as_source;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlanBuilder, cast, col, lit};
-use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
-
-use super::error::{LakeError, Result};
-use super::{Lake, Rows};
 
 /// What the name of a table of changes ends with.
 pub const CHANGES: &str = "_changes";
@@ -75,26 +71,4 @@ pub fn scan(alias: &str, table: Arc<dyn TableProvider>) -> PlanResult<LogicalPla
 /// A column by its exact name: `col` would read capitals and dots in it.
 pub fn of(side: &str, name: &str) -> Column {
     Column::new(Some(side), name)
-}
-
-impl Lake {
-    /// Makes what `table` is with its changes its new base, sorted by `order`, and then clears the changes. The caller sees
-    /// to it that nothing is appended meanwhile. A crash between the two commits leaves changes that say what the base
-    /// already says.
-    pub async fn fold_in(&self, table: &str, schema: SchemaRef, key: &str, order: &str) -> Result<u64> {
-        let changes = changes_of(table);
-        let snapshot = self.snapshot();
-        let Some(newer) = snapshot.provider(&changes) else { return Ok(0) };
-        let plan = match snapshot.provider(table) {
-            Some(base) => laid_over(base, newer, key, &schema),
-            None => newest(newer, key, &schema),
-        };
-        let failed = |e: DataFusionError| LakeError::Rows { table: table.to_owned(), source: Box::new(e) };
-        let plan = plan.and_then(|p| p.sort([col(order).sort(true, true)])?.build()).map_err(failed)?;
-        let rows = SessionContext::new().execute_logical_plan(plan).await.map_err(failed)?;
-        let rows = rows.execute_stream().await.map_err(failed)?;
-        let written = self.replace(table, schema.clone(), rows, None).await?;
-        self.replace(&changes, schema, Rows::Batches(Vec::new()), None).await?;
-        Ok(written)
-    }
 }

@@ -1,6 +1,7 @@
-//! All tables as they were at one moment: what a query reads, whatever is written meanwhile.
+//! All tables as they were at one moment, and what was not committed by then: what a query reads, whatever is written
+//! meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,35 +10,55 @@ use datafusion::catalog::TableProvider;
 
 use super::provider::Scan;
 use super::state::TableState;
+use super::tail::{HotRows, Tail, Tailed};
 
 /// Cheap to hold. Its files stay on disk for upkeep's retention after they were replaced; a query that runs longer than
 /// that may fail to find one.
 #[derive(Default)]
 pub struct Snapshot {
     tables: BTreeMap<Arc<str>, Arc<TableState>>,
+    hot: BTreeMap<Arc<str>, Arc<HotRows>>,
 }
 
 impl Snapshot {
-    pub(super) fn of(states: impl IntoIterator<Item = Arc<TableState>>) -> Snapshot {
-        Snapshot { tables: states.into_iter().map(|state| (state.name.clone(), state)).collect() }
+    pub(super) fn of(states: impl IntoIterator<Item = Arc<TableState>>, tail: &Tail) -> Snapshot {
+        let tables = states.into_iter().map(|state| (state.name.clone(), state)).collect();
+        let hot = tail.beside(&tables);
+        Snapshot { tables, hot }
     }
 
     /// Names as `schema.table`, in order.
     pub fn tables(&self) -> Vec<String> {
-        self.tables.keys().map(|name| name.to_string()).collect()
+        let names: BTreeSet<&Arc<str>> = self.tables.keys().chain(self.hot.keys()).collect();
+        names.into_iter().map(|name| name.to_string()).collect()
     }
 
-    /// `table` for DataFusion: a plain Parquet scan of this version's files.
+    /// `table` for DataFusion: a plain Parquet scan of this version's files, and the rows that are not committed yet.
     pub fn provider(&self, table: &str) -> Option<Arc<dyn TableProvider>> {
-        self.state(table).map(|state| Arc::new(Scan::new(state.clone())) as Arc<dyn TableProvider>)
+        let cold = self.state(table).cloned();
+        match self.hot.get(table).map(|hot| Tailed::new(cold.clone(), hot)) {
+            Some(Ok(tailed)) => Some(Arc::new(tailed)),
+            Some(Err(error)) => {
+                // Its batches were brought into one shape when the snapshot was made.
+                tracing::error!(table, %error, "rows are seen only when they are committed");
+                cold.map(|state| Arc::new(Scan::new(state)) as Arc<dyn TableProvider>)
+            }
+            None => cold.map(|state| Arc::new(Scan::new(state)) as Arc<dyn TableProvider>),
+        }
     }
 
     pub fn schema(&self, table: &str) -> Option<SchemaRef> {
-        self.state(table).map(|state| state.layout.schema.clone())
+        let stored = self.state(table).map(|state| state.layout.schema.clone());
+        stored.or_else(|| self.hot.get(table).map(|hot| hot.schema.clone()))
     }
 
+    /// Rows in files and beside them.
     pub fn rows(&self, table: &str) -> Option<u64> {
-        self.state(table).map(|state| state.rows())
+        let hot = self.hot.get(table).map(|hot| hot.rows());
+        match self.state(table) {
+            Some(state) => Some(state.rows() + hot.unwrap_or(0)),
+            None => hot,
+        }
     }
 
     pub fn files(&self, table: &str) -> Option<usize> {

@@ -14,7 +14,7 @@ use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tempfile::TempDir;
-use tillstream::lake::{Lake, LakeError, Position, Rows, Snapshot, Upkeep};
+use tillstream::lake::{Lake, LakeError, Position, Rows, Snapshot, Tail, Upkeep, changes_of, overlay};
 
 const TABLE: &str = "core.charges";
 
@@ -304,6 +304,193 @@ async fn upkeep_runs_beside_appends() {
         number(&reopened.snapshot(), "SELECT count(DISTINCT amount) * 1000 + count(*) FROM charges").await,
         80_080
     );
+}
+
+/// A steady flow of small flushes with upkeep between them.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_stay_few_under_a_steady_flow_and_readers_under_way_keep_theirs() {
+    let dir = TempDir::new().unwrap();
+    let lake = Lake::open(dir.path()).await.unwrap();
+    let keep_files = Duration::from_millis(1500);
+    let upkeep = Upkeep { commits: 20, keep_files, keep_log: Duration::ZERO, ..Upkeep::default() };
+    let (mut flushed, mut most, mut most_on_disk, mut most_in_log) = (0, 0, 0, 0);
+    for round in 0..24 {
+        for _ in 0..12 {
+            assert!(append(&lake, flushed..flushed + 1, flushed).await);
+            flushed += 1;
+        }
+        let reader = published(&lake);
+        lake.maintain_with(&upkeep).await.unwrap();
+        assert_eq!(number(&reader, "SELECT count(DISTINCT amount) FROM charges").await, flushed);
+        let table = dir.path().join("core/charges");
+        most = most.max(published(&lake).files(TABLE).unwrap());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if round >= 12 {
+            most_on_disk = most_on_disk.max(files_below(&table, ".parquet").len());
+            most_in_log = most_in_log.max(files_below(&table, ".json").len());
+        }
+    }
+    assert_eq!(
+        number(&published(&lake), "SELECT count(*) * 1000 + count(DISTINCT amount) FROM charges").await,
+        288_288
+    );
+    assert!(most <= 8, "{most} files are read");
+    // Twelve a round, and rounds of some 200 ms, are what the time that files are kept holds.
+    assert!(most_on_disk <= 12 * 8 + 8, "{most_on_disk} files on disk");
+    assert!(most_in_log <= 12 * 5, "{most_in_log} commits in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_fails_does_not_keep_the_others_from_their_upkeep() {
+    let dir = TempDir::new().unwrap();
+    let lake = Lake::open(dir.path()).await.unwrap();
+    for n in 0..10 {
+        for table in ["core.a", "core.b", "core.c"] {
+            lake.append(table, schema(), &[], vec![rows(n..n + 1)], at(n)).await.unwrap();
+        }
+    }
+    fs::remove_file(files_below(&dir.path().join("core/b"), ".parquet").pop().unwrap()).unwrap();
+    let error = lake.maintain().await.unwrap_err();
+    assert!(error.to_string().contains("core.b"), "{error}");
+    let snapshot = published(&lake);
+    assert_eq!(["core.a", "core.b", "core.c"].map(|t| snapshot.files(t).unwrap()), [1, 10, 1]);
+}
+
+fn objects() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("charge_id", DataType::Utf8, false),
+        Field::new("amount", DataType::Int64, false),
+        Field::new("livemode", DataType::Boolean, false),
+        Field::new("log_offset", DataType::Int64, false),
+    ]))
+}
+
+/// Versions of objects `ch_<n>`: number, amount, offset.
+fn versions(of: &[(i64, i64, i64)]) -> RecordBatch {
+    let column = |pick: fn(&(i64, i64, i64)) -> i64| Int64Array::from_iter_values(of.iter().map(pick));
+    RecordBatch::try_new(
+        objects(),
+        vec![
+            Arc::new(StringArray::from_iter_values(of.iter().map(|v| format!("ch_{}", v.0)))),
+            Arc::new(column(|v| v.1)),
+            Arc::new(arrow::array::BooleanArray::from(vec![true; of.len()])),
+            Arc::new(column(|v| v.2)),
+        ],
+    )
+    .unwrap()
+}
+
+/// Object and amount, as a reader of base and changes sees them.
+async fn overlaid(snapshot: &Snapshot) -> Vec<Vec<String>> {
+    let changes = snapshot.provider(&changes_of(TABLE)).unwrap();
+    let plan = overlay::laid_over(snapshot.provider(TABLE).unwrap(), changes, "charge_id", &objects());
+    let rows = SessionContext::new().execute_logical_plan(plan.unwrap().build().unwrap()).await.unwrap();
+    let rows = rows.select_columns(&["charge_id", "amount"]).unwrap().collect().await.unwrap();
+    let cell = |b: &RecordBatch, row, column: usize| array_value_to_string(b.column(column), row).unwrap();
+    let mut all: Vec<Vec<String>> =
+        rows.iter().flat_map(|b| (0..b.num_rows()).map(|r| vec![cell(b, r, 0), cell(b, r, 1)])).collect();
+    all.sort();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_folded_into_the_files_they_touch_beside_what_is_appended_meanwhile() {
+    let dir = TempDir::new().unwrap();
+    let lake = Lake::open(dir.path()).await.unwrap();
+    let changes = changes_of(TABLE);
+    let put = |table: String, of: Vec<(i64, i64, i64)>| {
+        let lake = lake.clone();
+        async move {
+            let last = of.iter().map(|v| v.2).max().unwrap();
+            lake.append(&table, objects(), &[], vec![versions(&of)], at(last)).await.unwrap();
+        }
+    };
+    // Three files; an object of the second has changed twice.
+    for (n, first) in [0, 10, 20].into_iter().enumerate() {
+        put(TABLE.to_owned(), (first..first + 10).map(|i| (i, i, n as i64)).collect()).await;
+    }
+    put(changes.clone(), vec![(12, 500, 10)]).await;
+    put(changes.clone(), vec![(12, 501, 11)]).await;
+    let before = overlaid(&published(&lake)).await;
+    let untouched = files_below(&dir.path().join("core/charges"), ".parquet").len();
+    assert_eq!(untouched, 3);
+
+    // As often as it can beside a writer: no object is ever missing, doubled, or older than it was.
+    let writer = {
+        let changes = changes.clone();
+        async move {
+            for n in 20..60 {
+                put(changes.clone(), vec![(n % 30, 1000 + n, n)]).await;
+                put(TABLE.to_owned(), vec![(n + 100, 0, n)]).await;
+            }
+        }
+    };
+    assert!(lake.fold_in(TABLE, objects(), "charge_id", "charge_id").await.unwrap());
+    let folded = published(&lake);
+    assert_eq!(overlaid(&folded).await, before);
+    assert_eq!((folded.rows(TABLE), folded.rows(&changes)), (Some(30), Some(0)));
+    assert_eq!(files_below(&dir.path().join("core/charges"), ".parquet").len(), 4, "one file was written again");
+
+    let folding = async {
+        let mut folds = 0;
+        for _ in 0..12 {
+            folds += u32::from(lake.fold_in(TABLE, objects(), "charge_id", "charge_id").await.unwrap());
+            let seen = overlaid(&published(&lake)).await;
+            let ids: std::collections::BTreeSet<&String> = seen.iter().map(|r| &r[0]).collect();
+            assert_eq!(ids.len(), seen.len(), "an object is there twice");
+            assert!(seen.iter().any(|r| r[0] == "ch_12" && r[1].parse::<i64>().unwrap() >= 501));
+        }
+        folds
+    };
+    let ((), folds) = tokio::join!(writer, folding);
+    assert!(folds > 0);
+    lake.fold_in(TABLE, objects(), "charge_id", "charge_id").await.unwrap();
+    let end = published(&lake);
+    assert_eq!((end.rows(TABLE), end.rows(&changes)), (Some(70), Some(0)));
+    let found = overlaid(&end).await;
+    assert!(found.contains(&vec!["ch_29".to_owned(), "1059".to_owned()]), "{found:?}");
+    assert_eq!(found, overlaid(&Lake::open(dir.path()).await.unwrap().snapshot()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_committed_is_seen_once_before_and_after_its_commit() {
+    let dir = TempDir::new().unwrap();
+    let lake = Lake::open(dir.path()).await.unwrap();
+    let mut tail = Tail::of("load");
+    tail.push(TABLE, 5, rows(0..5));
+    assert!(lake.publish_with(tail.clone()));
+    let seen = "SELECT count(*) * 100 + count(DISTINCT amount) FROM charges";
+    let hot = lake.snapshot();
+    assert_eq!((number(&hot, seen).await, hot.rows(TABLE), hot.files(TABLE)), (505, Some(5), None));
+
+    tail.push(TABLE, 8, rows(5..8));
+    assert!(lake.publish_with(tail.clone()));
+    assert_eq!(number(&lake.snapshot(), seen).await, 808);
+    assert_eq!(number(&lake.snapshot(), "SELECT count(*) FROM charges WHERE amount >= 4").await, 4);
+    assert_eq!(query(&lake.snapshot(), "SELECT charge_id FROM charges WHERE amount = 6").await, [["ch_000006"]]);
+    assert_eq!(query(&lake.snapshot(), "SELECT amount FROM charges LIMIT 2").await.len(), 2);
+
+    // The commit is made, and whoever publishes next knows nothing of the tail.
+    assert!(append(&lake, 0..8, 8).await);
+    assert_eq!(number(&lake.snapshot(), seen).await, 808);
+    lake.publish();
+    assert_eq!((number(&lake.snapshot(), seen).await, lake.snapshot().rows(TABLE)), (808, Some(8)));
+    assert_eq!(number(&hot, seen).await, 505, "an old snapshot stays as it was");
+
+    // Rows after the commit are seen beside its files, partitions and all.
+    tail.push(TABLE, 9, rows(8..9));
+    assert!(lake.publish_with(tail));
+    assert_eq!(number(&lake.snapshot(), seen).await, 909);
+    let day = "SELECT count(*) FROM charges WHERE day = DATE '2024-10-04'";
+    assert_eq!(number(&lake.snapshot(), day).await, 9);
+
+    // A column that the table lacks comes by a commit.
+    let mut wider = Tail::of("load");
+    let other = Arc::new(Schema::new(vec![Field::new("note", DataType::Utf8, true)]));
+    let notes = StringArray::from(vec!["first"]);
+    wider.push(TABLE, 10, RecordBatch::try_new(other, vec![Arc::new(notes)]).unwrap());
+    assert!(!lake.publish_with(wider));
+    assert_eq!(number(&lake.snapshot(), seen).await, 909);
 }
 
 #[tokio::test(flavor = "multi_thread")]

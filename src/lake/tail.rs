@@ -1,0 +1,145 @@
+//! The hot tail: rows that are durable elsewhere and not committed yet, seen by readers all the same.
+//!
+//! A batch of the tail names the position that its rows reach. A snapshot shows it only beside a version of its table that
+//! has not come that far, so a row is seen from the tail or from a file, never from both and never from neither.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result as PlanResult;
+use datafusion::datasource::{MemTable, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::union::UnionExec;
+
+use super::error::Result;
+use super::provider::Scan;
+use super::schema;
+use super::state::TableState;
+
+/// Rows of one stage that are not committed yet, by table.
+#[derive(Debug, Clone, Default)]
+pub struct Tail {
+    stage: Arc<str>,
+    tables: BTreeMap<Arc<str>, Vec<Part>>,
+}
+
+#[derive(Debug, Clone)]
+struct Part {
+    /// The position that the stage's next commit to the table reaches at least, if it holds these rows.
+    version: i64,
+    batch: RecordBatch,
+}
+
+impl Tail {
+    pub fn of(stage: &str) -> Tail {
+        Tail { stage: stage.into(), tables: BTreeMap::new() }
+    }
+
+    /// Adds rows of `table` that are true to `version`.
+    pub fn push(&mut self, table: &str, version: i64, batch: RecordBatch) {
+        if batch.num_rows() > 0 {
+            self.tables.entry(table.into()).or_default().push(Part { version, batch });
+        }
+    }
+
+    /// Whether `states` have every column that it has rows of: a table of an older build grows by the next commit.
+    pub(super) fn fits(&self, states: &BTreeMap<Arc<str>, Arc<TableState>>) -> bool {
+        self.tables.iter().all(|(name, parts)| match (states.get(name), parts.first()) {
+            (Some(state), Some(part)) => {
+                let known = &state.layout.schema;
+                part.batch.schema_ref().fields().iter().all(|f| known.column_with_name(f.name()).is_some())
+            }
+            _ => true,
+        })
+    }
+
+    /// What a reader of `states` sees of it.
+    pub(super) fn beside(&self, states: &BTreeMap<Arc<str>, Arc<TableState>>) -> BTreeMap<Arc<str>, Arc<HotRows>> {
+        let mut seen = BTreeMap::new();
+        for (name, parts) in &self.tables {
+            match self.newer(name, parts, states.get(name)) {
+                Ok(Some(rows)) => drop(seen.insert(name.clone(), Arc::new(rows))),
+                Ok(None) => {}
+                Err(error) => tracing::warn!("rows are seen only when they are committed: {error}"),
+            }
+        }
+        seen
+    }
+
+    fn newer(&self, name: &str, parts: &[Part], state: Option<&Arc<TableState>>) -> Result<Option<HotRows>> {
+        let reached = state.and_then(|s| s.position(&self.stage));
+        let mut newer = parts.iter().filter(|p| reached.is_none_or(|r| p.version > r)).map(|p| &p.batch).peekable();
+        let Some(first) = newer.peek() else { return Ok(None) };
+        let schema = match state {
+            Some(state) => state.layout.schema.clone(),
+            None => schema::stored(name, &first.schema())?,
+        };
+        let batches = newer.map(|b| schema::conform(name, b, &schema)).collect::<Result<Vec<_>>>()?;
+        Ok(Some(HotRows { schema, batches }))
+    }
+}
+
+/// The rows of one table that a snapshot has beside its files, in the table's columns.
+#[derive(Debug)]
+pub(super) struct HotRows {
+    pub schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+}
+
+impl HotRows {
+    pub fn rows(&self) -> u64 {
+        self.batches.iter().map(|b| b.num_rows() as u64).sum()
+    }
+}
+
+/// A table's files and the rows beside them.
+#[derive(Debug)]
+pub(super) struct Tailed {
+    cold: Option<Scan>,
+    hot: MemTable,
+    schema: SchemaRef,
+}
+
+impl Tailed {
+    pub fn new(cold: Option<Arc<TableState>>, hot: &HotRows) -> PlanResult<Tailed> {
+        let schema = hot.schema.clone();
+        let hot = MemTable::try_new(schema.clone(), vec![hot.batches.clone()])?;
+        Ok(Tailed { cold: cold.map(Scan::new), hot, schema })
+    }
+}
+
+#[async_trait]
+impl TableProvider for Tailed {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Files are left out by a filter, rows in memory are not: the filter stays above.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> PlanResult<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
+        let limit = limit.filter(|_| filters.is_empty());
+        let hot = self.hot.scan(session, projection, &[], limit).await?;
+        match &self.cold {
+            None => Ok(hot),
+            Some(cold) => UnionExec::try_new(vec![cold.scan(session, projection, filters, limit).await?, hot]),
+        }
+    }
+}
