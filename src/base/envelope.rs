@@ -98,12 +98,17 @@ pub struct Envelope {
 impl Envelope {
     /// The key under which duplicates of this event are found. It is on disk: sources keep their numbers, new ones come last.
     pub fn identity(&self) -> Vec<u8> {
-        let mut key = Vec::with_capacity(self.event_id.len() + 9);
-        key.push(self.source as u8);
-        key.extend_from_slice(self.event_id.as_bytes());
-        key.extend_from_slice(&self.digest.0.to_be_bytes());
-        key
+        identity(self.source, &self.event_id, self.digest)
     }
+}
+
+/// See [`Envelope::identity`].
+pub fn identity(source: Source, event_id: &str, digest: Digest) -> Vec<u8> {
+    let mut key = Vec::with_capacity(event_id.len() + 9);
+    key.push(source as u8);
+    key.extend_from_slice(event_id.as_bytes());
+    key.extend_from_slice(&digest.0.to_be_bytes());
+    key
 }
 
 /// A payload's bytes, as they are.

@@ -51,6 +51,8 @@ pub enum Command {
     Triggers(Triggers),
     /// Make the core tables again from raw.events.
     Rebuild(Rebuild),
+    /// What was set aside as no event or no fact, and why; take in what is good by now.
+    Quarantine(Quarantine),
     /// What is wrong, and what to do about it.
     Doctor(Doctor),
 }
@@ -226,6 +228,22 @@ pub enum TriggerAction {
 pub struct Rebuild {
     /// Tables as core.charges; all without one.
     pub tables: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Quarantine {
+    #[command(subcommand)]
+    pub action: QuarantineAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum QuarantineAction {
+    /// What waits to be mended, the newest first.
+    List,
+    /// One of them, with its payload as it was received.
+    Show { id: u64 },
+    /// Decode again, as after an upgrade, and take in what is good now; all without an id.
+    Retry { ids: Vec<u64> },
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ mod generate;
 mod ingest;
 mod page;
 mod progress;
+mod quarantine;
 mod reach;
 mod rebuild;
 mod run;
@@ -93,6 +94,7 @@ async fn perform(context: &Context, command: Command) -> anyhow::Result<ExitCode
         Command::Segments(segments) => segments::run(context, segments).await,
         Command::Triggers(triggers) => triggers::run(context, triggers).await,
         Command::Rebuild(rebuild) => rebuild::run(context, rebuild).await,
+        Command::Quarantine(quarantine) => quarantine::run(context, quarantine).await,
         Command::Doctor(doctor) => doctor::run(context, doctor).await,
     }
 }

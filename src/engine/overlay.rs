@@ -29,7 +29,11 @@ use datafusion::{
 };
 
 use super::catalog::Tables;
-use crate::facts::{Table, raw};
+use crate::facts::{
+    Table,
+    loads::{LOADS, loads_schema},
+    raw,
+};
 use crate::lake::overlay::{self, CHANGES, of, scan};
 
 const MERGES: &str = "core.person_merges";
@@ -54,7 +58,8 @@ pub(super) fn shapes() -> Result<Arc<Vec<Shape>>> {
         let visible = table.visible().map(|sql| visible(sql, &schema)).transpose()?;
         Ok(Shape { name, schema, key: table.is_folded().then(|| table.key()), visible })
     };
-    let raw = [(raw::EVENTS, raw::events_schema()), (raw::QUARANTINE, raw::quarantine_schema())];
+    let raw =
+        [(raw::EVENTS, raw::events_schema()), (raw::QUARANTINE, raw::quarantine_schema()), (LOADS, loads_schema())];
     let raw = raw.map(|(name, schema)| Ok(Shape { name, schema, key: None, visible: None }));
     raw.into_iter().chain(Table::ALL.into_iter().map(shape)).collect::<Result<Vec<_>>>().map(Arc::new)
 }

@@ -1,7 +1,7 @@
 //! Views: SQL that a name stands for, planned when a query names it.
 //!
 //! A view is planned after those that it names, each once a session; a view that names itself, by whatever way round,
-//! is reported with the way. The built-in ones are `sql/core/*.sql`.
+//! is reported with the way. The built-in ones are `sql/core/*.sql` and `sql/ops/*.sql`.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,11 +14,12 @@ use super::{
     fence,
 };
 
-/// Tables of the core that are computed from others.
+/// Tables that are computed from others, whatever pipelines there are.
 pub(super) fn built_in() -> HashMap<String, String> {
     [
         ("core.orders", include_str!("../../sql/core/orders.sql")),
         ("core.people", include_str!("../../sql/core/people.sql")),
+        ("ops.webhook_deliveries", include_str!("../../sql/ops/webhook_deliveries.sql")),
     ]
     .into_iter()
     .map(|(name, sql)| (name.to_owned(), sql.to_owned()))

@@ -14,6 +14,7 @@ mod fold;
 pub mod identity;
 mod json;
 mod klaviyo;
+pub mod loads;
 mod observation;
 mod orders;
 mod own;

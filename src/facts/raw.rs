@@ -16,7 +16,7 @@ use arrow::{
 use serde::Deserialize;
 
 use super::{DecodeError, rows::column::timestamp};
-use crate::base::{Envelope, Logged, Micros, Offset, Source, time::DAY};
+use crate::base::{Digest, Envelope, Logged, Micros, Offset, Source, time::DAY};
 
 pub const EVENTS: &str = "raw.events";
 pub const QUARANTINE: &str = "raw.quarantine";
@@ -42,6 +42,8 @@ static EVENTS_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("account", DataType::Utf8, true),
         // As 16 hexadecimal digits: with source and event_id it is the event's identity.
         Field::new("digest", DataType::Utf8, false),
+        // The first offset of the load that brought it: the key of `ops.loads`.
+        Field::new("load_offset", DataType::Int64, true),
         Field::new("payload", DataType::Utf8, false),
     ]))
 });
@@ -55,7 +57,9 @@ static QUARANTINE_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("event_id", DataType::Utf8, false),
         Field::new("merchant_id", DataType::Utf8, false),
         Field::new("livemode", DataType::Boolean, false),
+        // No two rows have one: it names the row, for ever.
         Field::new("log_offset", DataType::Int64, false),
+        Field::new("load_offset", DataType::Int64, true),
     ]))
 });
 
@@ -72,8 +76,25 @@ pub fn is_rejected(envelope: &Envelope) -> bool {
     envelope.event_type == REJECTED
 }
 
-/// The events as one batch of `events_schema()`, less those that are rejected input.
-pub fn events_batch(merchant_id: &str, events: &[Logged]) -> Result<RecordBatch, ArrowError> {
+/// What the identity of rejected input is made of: its id is the fingerprint of its bytes, and the digest a half of it.
+/// `None` for an id that is none of such input.
+pub fn rejected_digest(event_id: &str) -> Option<Digest> {
+    let print = u128::from_str_radix(event_id, 16).ok().filter(|_| event_id.len() == 32)?;
+    Some(Digest(print as u64))
+}
+
+/// The type of our own record that a row of the quarantine was decoded again and found good; `object_id` names the row.
+pub const RETRIED: &str = "quarantine.retried";
+
+/// The row of the quarantine that this event says was taken in.
+pub fn retried(envelope: &Envelope) -> Option<Offset> {
+    let is_retry = envelope.source == Source::Tillstream && envelope.event_type == RETRIED;
+    envelope.object_id.as_ref().filter(|_| is_retry)?.parse().ok().map(Offset)
+}
+
+/// The events as one batch of `events_schema()`, less those that are rejected input. `load`: the first offset of the load
+/// that brings them.
+pub fn events_batch(merchant_id: &str, load: Offset, events: &[Logged]) -> Result<RecordBatch, ArrowError> {
     let events: Vec<&Logged> = events.iter().filter(|e| !is_rejected(&e.envelope)).collect();
     let text = |of: fn(&Envelope) -> &str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(events.iter().map(|e| of(&e.envelope))))
@@ -100,6 +121,7 @@ pub fn events_batch(merchant_id: &str, events: &[Logged]) -> Result<RecordBatch,
         Arc::new(dates),
         maybe(|e| &e.account),
         Arc::new(digests),
+        offsets(events.iter().map(|_| load))?,
         payloads(&events),
     ];
     RecordBatch::try_new(events_schema(), columns)
@@ -151,7 +173,7 @@ impl Quarantined {
 }
 
 /// The rows as one batch of `quarantine_schema()`.
-pub fn quarantine_batch(merchant_id: &str, rows: &[Quarantined]) -> Result<RecordBatch, ArrowError> {
+pub fn quarantine_batch(merchant_id: &str, load: Offset, rows: &[Quarantined]) -> Result<RecordBatch, ArrowError> {
     let text =
         |of: fn(&Quarantined) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
     let columns: Vec<ArrayRef> = vec![
@@ -163,6 +185,7 @@ pub fn quarantine_batch(merchant_id: &str, rows: &[Quarantined]) -> Result<Recor
         Arc::new(StringArray::from_iter_values(rows.iter().map(|_| merchant_id))),
         Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.livemode)))),
         offsets(rows.iter().map(|r| r.offset))?,
+        offsets(rows.iter().map(|_| load))?,
     ];
     RecordBatch::try_new(quarantine_schema(), columns)
 }
@@ -197,7 +220,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::base::Digest;
 
     fn logged(offset: u64, event_type: &str, payload: &str) -> Logged {
         let envelope = Envelope {
@@ -222,7 +244,7 @@ mod tests {
     fn rejected_input_goes_to_the_quarantine_and_nowhere_else() {
         let bad = logged(8, REJECTED, r#"{"reason":"no JSON","text":"{\"a"}"#);
         let events = [logged(7, "charge.failed", "{}"), bad.clone()];
-        let batch = events_batch("m1", &events).unwrap();
+        let batch = events_batch("m1", Offset(7), &events).unwrap();
         assert_eq!(batch.num_rows(), 1);
         assert_eq!(batch.column_by_name("payload").unwrap().as_string::<i32>().value(0), "{}");
         // A moment before 1970 is on the last day of 1969.
@@ -231,7 +253,7 @@ mod tests {
         let row = Quarantined::rejected(&bad).unwrap();
         assert_eq!((row.reason.as_str(), row.payload.as_str()), ("no JSON", "{\"a"));
         assert!(Quarantined::rejected(&events[0]).is_none());
-        let batch = quarantine_batch("m1", &[row]).unwrap();
+        let batch = quarantine_batch("m1", Offset(7), &[row]).unwrap();
         assert_eq!(batch.column_by_name("reason").unwrap().as_string::<i32>().value(0), "no JSON");
         assert!(batch.column_by_name("livemode").unwrap().is_valid(0));
     }

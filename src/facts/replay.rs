@@ -6,7 +6,8 @@ use arrow::{
 };
 use bytes::Bytes;
 
-use crate::base::{Digest, Envelope, Logged, Micros, Offset, Source};
+use super::raw;
+use crate::base::{Digest, Envelope, Logged, Micros, Offset, Source, envelope};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
@@ -55,6 +56,46 @@ pub fn events(batch: &RecordBatch) -> Result<Vec<Logged>, ReplayError> {
     (0..batch.num_rows()).map(event).collect()
 }
 
+/// What tells an event from every other ([`Envelope::identity`]), and where it stood.
+pub type Identity = (Vec<u8>, Offset);
+
+/// The columns of `raw.events` that say it.
+pub const IDENTITY: [&str; 4] = ["source", "event_id", "digest", "log_offset"];
+
+/// The identities of a batch with the columns [`IDENTITY`].
+pub fn identities(batch: &RecordBatch) -> Result<Vec<Identity>, ReplayError> {
+    let (sources, ids) = (Texts::of(batch, "source")?, Texts::of(batch, "event_id")?);
+    let digests = Texts::of(batch, "digest")?;
+    identities_of(batch, &sources, &ids, |i| u64::from_str_radix(digests.text(i), 16).ok().map(Digest))
+}
+
+/// The identities of rejected input, of a batch of `raw.quarantine` with `source`, `event_id` and `log_offset`. Events that
+/// only failed to become facts are in `raw.events` too, and are left out.
+pub fn rejected_identities(batch: &RecordBatch) -> Result<Vec<Identity>, ReplayError> {
+    let (sources, ids) = (Texts::of(batch, "source")?, Texts::of(batch, "event_id")?);
+    identities_of(batch, &sources, &ids, |i| raw::rejected_digest(ids.text(i)))
+}
+
+fn identities_of(
+    batch: &RecordBatch,
+    sources: &Texts<'_>,
+    ids: &Texts<'_>,
+    digest: impl Fn(usize) -> Option<Digest>,
+) -> Result<Vec<Identity>, ReplayError> {
+    let offsets = batch.column_by_name("log_offset").and_then(|c| c.as_primitive_opt::<Int64Type>());
+    let offsets = offsets.ok_or(ReplayError::Column("log_offset"))?;
+    let mut all = Vec::with_capacity(batch.num_rows());
+    for i in 0..batch.num_rows() {
+        let Some(digest) = digest(i) else { continue };
+        let bad =
+            |column, value: &str| ReplayError::Value { offset: offsets.value(i), column, value: value.to_owned() };
+        let source = sources.text(i).parse::<Source>().map_err(|_| bad("source", sources.text(i)))?;
+        let offset = u64::try_from(offsets.value(i)).map_err(|_| bad("log_offset", "a negative number"))?;
+        all.push((envelope::identity(source, ids.text(i), digest), Offset(offset)));
+    }
+    Ok(all)
+}
+
 /// A column of texts, however the reader holds them.
 enum Texts<'a> {
     Plain(&'a StringArray),
@@ -87,7 +128,6 @@ impl<'a> Texts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::raw;
 
     #[test]
     fn what_was_written_is_read_back() {
@@ -107,7 +147,7 @@ mod tests {
             payload: Bytes::from_static(b"{\"a\":\"\\u00e9\"}"),
         };
         let logged = vec![Logged { offset: Offset(41), envelope }];
-        let batch = raw::events_batch("m", &logged).unwrap();
+        let batch = raw::events_batch("m", Offset(40), &logged).unwrap();
         assert_eq!(events(&batch).unwrap(), logged);
     }
 }

@@ -1,7 +1,8 @@
-//! One batch of events, folded: which rows it makes and how the state behind them changes. Touches no table.
+//! Events, folded: which rows they make and how the state behind them changes. Touches no table.
 //!
-//! Reads state from the store and writes none; the same events over the same state always give the same answer, so a
-//! batch that was cut off by a crash is simply folded again.
+//! Reads state from the store and writes none. Several runs of events may be folded one after the other before the state
+//! that they lead to is stored; the same events over the same state always give the same answer, so what was cut off by
+//! a crash is simply folded again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
@@ -14,7 +15,10 @@ use super::{
 };
 use crate::{
     base::{Logged, Offset},
-    facts::{Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped, Table, raw::Quarantined},
+    facts::{
+        Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped, Table,
+        raw::{self, Quarantined},
+    },
     store::{Batch, Keyspace, Store, StoreError, Vault},
 };
 
@@ -27,6 +31,8 @@ pub struct Folder {
     merchant_id: Arc<str>,
     objects: Keyspace,
     pub(super) people: Keyspace,
+    /// Offsets of events that no fact could be made of when they were loaded, and that nothing has mended since.
+    undecodable: Keyspace,
     vault: Vault,
 }
 
@@ -38,17 +44,30 @@ pub struct Change {
     pub first: Option<Offset>,
 }
 
-/// What a batch makes.
+/// Rows by the table that they belong to, in the order of their offsets.
+pub type Changes = BTreeMap<Table, Vec<Change>>;
+
+/// State that events led to and that is not stored yet.
 #[derive(Default)]
 pub struct Folded {
-    pub rows: BTreeMap<Table, Vec<Change>>,
+    objects: HashMap<ObjectKey, ObjectState>,
+    people: People,
+    contacts: Vec<Contact>,
+    /// Whether the event at an offset is undecodable, where that changed.
+    undecodable: BTreeMap<Offset, bool>,
+}
+
+/// What one run of events brought.
+#[derive(Default)]
+pub struct Run {
+    /// Rows of tables that are only appended to.
+    pub appended: Changes,
     /// Input that is no event, and events that could not become facts; the latter are in `raw.events` too.
     pub quarantined: Vec<Quarantined>,
     pub rejected: u64,
     pub unhandled: u64,
-    objects: HashMap<ObjectKey, ObjectState>,
-    people: People,
-    contacts: Vec<Contact>,
+    /// Objects whose state changed.
+    touched: BTreeSet<ObjectKey>,
 }
 
 impl Folder {
@@ -58,6 +77,7 @@ impl Folder {
             merchant_id: merchant_id.into(),
             objects: store.keyspace("objects")?,
             people: store.keyspace("people")?,
+            undecodable: store.keyspace("undecodable")?,
             vault,
         })
     }
@@ -66,41 +86,43 @@ impl Folder {
         &self.merchant_id
     }
 
-    pub fn fold(&self, events: &[Logged]) -> Result<Folded, LoadError> {
-        let mut folded = Folded::default();
-        let mut touched: BTreeSet<ObjectKey> = BTreeSet::new();
+    /// Folds `events` into `folded`. `again`: the events that retries among them ([`raw::retried`]) name, as far as they
+    /// are kept.
+    pub fn fold(&self, folded: &mut Folded, events: &[Logged], again: &[Logged]) -> Result<Run, LoadError> {
+        let mut run = Run::default();
+        let mut untouched: BTreeSet<ObjectKey> = BTreeSet::new();
         for (event, decoded) in events.iter().zip(self.decode(events)) {
             if let Some(rejected) = Quarantined::rejected(event) {
-                folded.rejected += 1;
-                folded.quarantined.push(rejected);
+                run.rejected += 1;
+                run.quarantined.push(rejected);
                 continue;
             }
             let decoded = match decoded {
                 Ok(decoded) => decoded,
                 Err(error) => {
-                    folded.quarantined.push(Quarantined::undecodable(event, &error));
+                    folded.undecodable.insert(event.offset, true);
+                    run.quarantined.push(Quarantined::undecodable(event, &error));
                     continue;
                 }
             };
-            folded.unhandled += u64::from(!decoded.handled);
-            self.admit(event, decoded, &mut folded, &mut touched)?;
+            run.unhandled += u64::from(!decoded.handled);
+            self.admit(event, decoded, folded, &mut run, &mut untouched)?;
+            if let Some(retried) = raw::retried(&event.envelope) {
+                self.admit_again(event.offset, retried, again, folded, &mut run, &mut untouched)?;
+            }
         }
-        folded.objects.retain(|key, _| touched.contains(key));
-        let mut rows: Vec<Change> = folded.objects.values().filter_map(changed_row).collect();
-        // Which identifiers are new is not asked: they gather in the changes and are folded in from there.
-        rows.extend(folded.people.rows().map(|row| Change { row, first: None }));
-        for change in rows {
-            folded.rows.entry(change.row.row.table()).or_default().push(change);
+        for key in untouched.difference(&run.touched) {
+            folded.objects.remove(key);
         }
-        for changes in folded.rows.values_mut() {
-            changes.sort_by_key(|c| c.row.offset);
-        }
-        Ok(folded)
+        sort(&mut run.appended);
+        Ok(run)
     }
 
-    /// Takes over all state of `other`, another store's, in place of its own.
+    /// Takes over all state of `other`, another store's, in place of its own, and keeps the addresses that it knows.
     pub fn adopt(&self, store: &Store, other: &Folder) -> Result<(), StoreError> {
-        for (mine, theirs) in [(&self.objects, &other.objects), (&self.people, &other.people)] {
+        let all =
+            [(&self.objects, &other.objects), (&self.people, &other.people), (&self.undecodable, &other.undecodable)];
+        for (mine, theirs) in all {
             mine.clear()?;
             let mut batch = store.batch();
             for entry in theirs.prefix(b"") {
@@ -112,6 +134,7 @@ impl Folder {
             }
             batch.commit()?;
         }
+        self.vault.adopt(store, &other.vault)?;
         store.sync()
     }
 
@@ -120,34 +143,58 @@ impl Folder {
         event: &Logged,
         decoded: Decoded,
         folded: &mut Folded,
-        touched: &mut BTreeSet<ObjectKey>,
+        run: &mut Run,
+        untouched: &mut BTreeSet<ObjectKey>,
     ) -> Result<(), LoadError> {
         let livemode = event.envelope.livemode;
         for observation in decoded.observations {
             let key = observation.key().clone();
             let state = match folded.objects.entry(key.clone()) {
                 Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(match self.objects.get(&key.to_bytes())? {
-                    Some(bytes) => ObjectState::from_bytes(bytes.as_ref())?,
-                    None => ObjectState::new(key.clone()),
-                }),
+                Entry::Vacant(entry) => {
+                    untouched.insert(key.clone());
+                    entry.insert(match self.objects.get(&key.to_bytes())? {
+                        Some(bytes) => ObjectState::from_bytes(bytes.as_ref())?,
+                        None => ObjectState::new(key.clone()),
+                    })
+                }
             };
             if state.admit(observation, event.offset) {
-                touched.insert(key);
+                run.touched.insert(key);
             }
         }
         for row in decoded.rows {
-            let stamped = Stamped { row, livemode, offset: event.offset };
-            folded
-                .rows
-                .entry(stamped.row.table())
-                .or_default()
-                .push(Change { row: stamped, first: Some(event.offset) });
+            let row = Stamped { row, livemode, offset: event.offset };
+            run.appended.entry(row.row.table()).or_default().push(Change { row, first: Some(event.offset) });
         }
         for claim in &decoded.claims {
             folded.people.admit(&self.people, claim, event.offset)?;
         }
         folded.contacts.extend(decoded.contacts);
+        Ok(())
+    }
+
+    /// Admits at `offset` the event at `retried`, if nothing could be made of it until now: an event whose facts are in
+    /// the tables, by an earlier retry or by a rebuild, does not bring them again.
+    fn admit_again(
+        &self,
+        offset: Offset,
+        retried: Offset,
+        again: &[Logged],
+        folded: &mut Folded,
+        run: &mut Run,
+        untouched: &mut BTreeSet<ObjectKey>,
+    ) -> Result<(), LoadError> {
+        let open = match folded.undecodable.get(&retried) {
+            Some(open) => *open,
+            None => self.undecodable.contains(&retried.0.to_be_bytes())?,
+        };
+        let Some(event) = again.iter().find(|e| e.offset == retried).filter(|_| open) else { return Ok(()) };
+        if let Ok(decoded) = self.decoder.decode(&event.envelope) {
+            folded.undecodable.insert(retried, false);
+            let event = Logged { offset, envelope: event.envelope.clone() };
+            self.admit(&event, decoded, folded, run, untouched)?;
+        }
         Ok(())
     }
 
@@ -168,10 +215,28 @@ impl Folder {
 }
 
 impl Folded {
-    /// Puts the state that this batch leads to, and the addresses that it named, into `batch`.
+    /// The newest row of every object and person that the events changed.
+    pub fn rows(&self) -> Changes {
+        by_table(self.objects.values().filter_map(changed_row).chain(self.people.rows().map(unknown)))
+    }
+
+    /// Those of them that `run`, the last one folded, changed.
+    pub fn rows_of(&mut self, run: &Run) -> Changes {
+        let people = self.people.fresh_rows();
+        let objects = run.touched.iter().filter_map(|key| self.objects.get(key)).filter_map(changed_row);
+        by_table(objects.chain(people.into_iter().map(unknown)))
+    }
+
+    /// Puts the state that the events led to, and the addresses that they named, into `batch`.
     pub fn store_changes(&self, folder: &Folder, batch: &mut Batch) -> Result<(), LoadError> {
         for (key, state) in &self.objects {
             batch.put(&folder.objects, key.to_bytes(), state.to_bytes()?);
+        }
+        for (offset, undecodable) in &self.undecodable {
+            match undecodable {
+                true => batch.put(&folder.undecodable, offset.0.to_be_bytes(), []),
+                false => batch.delete(&folder.undecodable, offset.0.to_be_bytes()),
+            }
         }
         self.people.store_changes(&folder.people, batch)?;
         for contact in &self.contacts {
@@ -181,8 +246,28 @@ impl Folded {
     }
 }
 
+fn by_table(rows: impl Iterator<Item = Change>) -> Changes {
+    let mut all = Changes::new();
+    for change in rows {
+        all.entry(change.row.row.table()).or_default().push(change);
+    }
+    sort(&mut all);
+    all
+}
+
+fn sort(changes: &mut Changes) {
+    for changes in changes.values_mut() {
+        changes.sort_by_key(|c| c.row.offset);
+    }
+}
+
 fn changed_row(state: &ObjectState) -> Option<Change> {
     stamped(state).map(|row| Change { row, first: state.first_offset() })
+}
+
+/// Which identifiers are new is not asked: they gather in the changes and are folded in from there.
+fn unknown(row: Stamped) -> Change {
+    Change { row, first: None }
 }
 
 fn stamped(state: &ObjectState) -> Option<Stamped> {

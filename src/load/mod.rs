@@ -3,22 +3,38 @@
 //! The law of the place: rows reach a table together with the log offset they are true to (Delta's application
 //! transaction), and the state that made them is written after. So a crash between the two repeats a batch whose rows
 //! the tables recognise by their offsets, and a crash anywhere loses and doubles nothing, wherever the next batch is cut.
+//! Between two commits rows are folded, and seen, in memory ([`Loader::follow`]): a crash forgets them, and the log has
+//! them still.
 //! One loader owns a directory's tables; nothing else writes `raw`, `core` or the folded tables of `ops`.
 
 mod fold;
+mod pending;
 mod people;
 mod publish;
 mod rebuild;
+mod recall;
 
-use std::{ops::AddAssign, time::Instant};
+use std::{
+    ops::AddAssign,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 pub use fold::Folder;
 pub use rebuild::{Refolded, Until, refold};
+pub use recall::at_offsets;
 
+use self::pending::Pending;
 use crate::{
     base::{Offset, Progress},
-    facts::{BatchError, StateError},
-    lake::{Lake, LakeError},
+    facts::{
+        BatchError, StateError,
+        loads::{LOADS, loads_batch},
+    },
+    lake::{Lake, LakeError, Position, Tail},
     log::{EventLog, LogError},
     store::{Keyspace, Store, StoreError},
     telemetry,
@@ -31,8 +47,16 @@ pub(crate) const STAGE: &str = "load";
 /// flight (decoded rows take some three times the payload) stays under a few hundred MB.
 const BATCH_BYTES: usize = 48 << 20;
 
+/// Payload bytes folded before they are shown: some tens of milliseconds of work.
+const FOLLOW_BYTES: usize = 4 << 20;
+/// Events behind the log from which on nothing is shown before it is committed.
+const CATCH_UP: u64 = 20_000;
+
 /// Payload bytes between two trims of the log. State must be synced first, which is not free.
 const TRIM_EVERY: u64 = 256 << 20;
+
+/// In the store: the first offset that is not committed.
+const NEXT: &[u8] = b"next";
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -52,8 +76,16 @@ pub enum LoadError {
     Rows(#[from] arrow::error::ArrowError),
     #[error("raw.events could not be read back: {0}")]
     ReadBack(String),
-    #[error("a rebuild was cut off and must be done again: run `tillstream rebuild`, or restart serve, which does it")]
+    #[error(
+        "the tables must be made again, since the state folder was lost or a rebuild was cut off: run `tillstream \
+         rebuild`, or restart serve, which does it"
+    )]
     HalfRebuilt,
+    #[error(
+        "the tables hold events up to {held} and the log ends before {end}: the log folder was lost, and with it what was \
+         not loaded yet. Restore it from a backup, together with the state folder"
+    )]
+    LogBehind { held: Offset, end: Offset },
     #[error("the loader's work was cut off: {0}")]
     CutOff(String),
 }
@@ -86,63 +118,101 @@ pub struct Loader {
     lake: Lake,
     store: Store,
     progress: Keyspace,
-    folder: std::sync::Arc<Folder>,
+    folder: Arc<Folder>,
+    /// The first offset that is not folded yet, and the first that is not committed.
     next: Offset,
+    committed: Offset,
+    pending: Option<Pending>,
+    /// The tables hold what the store knows nothing of.
+    forgotten: bool,
     since_trim: u64,
+    place: Place,
+}
+
+/// How far a loader has come, for whoever cannot wait for it. Clones are the same place.
+#[derive(Clone, Default)]
+pub struct Place(Arc<[AtomicU64; 2]>);
+
+/// See [`Place`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// The first offset whose rows readers do not see yet.
+    pub next: Offset,
+    /// The first offset that no table holds.
+    pub committed: Offset,
+}
+
+impl Place {
+    pub fn now(&self) -> Reached {
+        let [next, committed] = &*self.0;
+        Reached { next: Offset(next.load(Ordering::Relaxed)), committed: Offset(committed.load(Ordering::Relaxed)) }
+    }
+
+    fn set(&self, reached: Reached) {
+        let [next, committed] = &*self.0;
+        next.store(reached.next.0, Ordering::Relaxed);
+        committed.store(reached.committed.0, Ordering::Relaxed);
+    }
 }
 
 impl Loader {
+    /// Opens at the position that the store holds. Where it holds none and the tables do, the state was lost: nothing is
+    /// loaded before a rebuild ([`Loader::must_rebuild`]).
     pub fn open(log: EventLog, lake: Lake, store: Store, folder: Folder) -> Result<Loader, LoadError> {
         let progress = store.keyspace("load")?;
-        let next = match progress.get(b"next")? {
-            Some(bytes) => Offset(u64::from_be_bytes(bytes.as_ref().try_into().unwrap_or_default())),
-            None => log.start(),
-        };
-        Ok(Loader { log, lake, store, progress, folder: folder.into(), next, since_trim: 0 })
+        let known = progress.get(NEXT)?.map(|b| Offset(u64::from_be_bytes(b.as_ref().try_into().unwrap_or_default())));
+        let held = recall::held(&lake);
+        if let Some(held) = held.filter(|held| *held >= log.end()) {
+            return Err(LoadError::LogBehind { held, end: log.end() });
+        }
+        let next = known.unwrap_or_else(|| log.start());
+        let forgotten = known.is_none() && held.is_some();
+        let folder = Arc::new(folder);
+        Ok(Loader {
+            log,
+            lake,
+            store,
+            progress,
+            folder,
+            next,
+            committed: next,
+            pending: None,
+            forgotten,
+            since_trim: 0,
+            place: Place::default(),
+        })
+        .inspect(Loader::tell)
     }
 
-    /// The first offset not yet in the tables.
+    pub fn place(&self) -> Place {
+        self.place.clone()
+    }
+
+    /// The first offset whose rows readers do not see yet.
     pub fn next(&self) -> Offset {
         self.next
     }
 
-    /// Loads one batch; `None` when there is nothing to load.
+    /// Loads and commits one batch; `None` when there is nothing to load.
     pub async fn step(&mut self) -> Result<Option<Loaded>, LoadError> {
-        if self.is_half_rebuilt()? {
-            return Err(LoadError::HalfRebuilt);
+        let loaded = self.fold(BATCH_BYTES, false).await?;
+        self.commit().await?;
+        Ok(loaded)
+    }
+
+    /// The same for whoever calls often: rows are seen at once, and committed when enough have gathered, or when they
+    /// have waited long enough. Far behind the log nothing is shown early, since catching up is the faster way.
+    pub async fn follow(&mut self) -> Result<Option<Loaded>, LoadError> {
+        if self.log.end().0.saturating_sub(self.next.0) > CATCH_UP {
+            return self.step().await;
         }
-        let began = Instant::now();
-        let (log, folder, from) = (self.log.clone(), self.folder.clone(), self.next);
-        let work = tokio::task::spawn_blocking(move || {
-            let events = log.read(from, BATCH_BYTES)?;
-            let folded = folder.fold(&events)?;
-            Ok::<_, LoadError>((events, folded))
-        });
-        let (events, folded) = work.await.map_err(|e| LoadError::CutOff(e.to_string()))??;
-        let Some(last) = events.last().map(|e| e.offset) else { return Ok(None) };
-        let loaded = Loaded {
-            events: events.len() as u64,
-            bytes: events.iter().map(|e| e.envelope.payload.len() as u64).sum(),
-            rejected: folded.rejected,
-            quarantined_facts: folded.quarantined.len() as u64 - folded.rejected,
-            unhandled: folded.unhandled,
-        };
-        let mut batch = self.store.batch();
-        folded.store_changes(&self.folder, &mut batch)?;
-        publish::publish(&self.lake, self.folder.merchant_id(), events, folded, last).await?;
-        batch.put(&self.progress, b"next", last.next().0.to_be_bytes());
-        batch.commit()?;
-        self.next = last.next();
-        self.trim(loaded.bytes)?;
-        let behind = self.log.end().0.saturating_sub(self.next.0);
-        telemetry::loaded(
-            loaded.events,
-            loaded.rejected + loaded.quarantined_facts,
-            began.elapsed().as_secs_f64(),
-            behind,
-        );
-        telemetry::unhandled_type(loaded.unhandled);
-        Ok(Some(loaded))
+        let loaded = self.fold(FOLLOW_BYTES, true).await?;
+        let Some(pending) = &self.pending else { return Ok(loaded) };
+        let seen = loaded.is_none() || self.lake.publish_with(pending.tail().clone());
+        if !seen || pending.is_due() {
+            self.commit().await?;
+        }
+        Ok(loaded)
     }
 
     /// Loads everything that is in the log now, and leaves the tables in their shortest form.
@@ -150,6 +220,7 @@ impl Loader {
         let mut total = Loaded::default();
         let todo = self.log.end().0.saturating_sub(self.next.0);
         if todo == 0 {
+            self.commit().await?;
             return Ok(total);
         }
         progress.begin("Loading tables", Some(todo), "events");
@@ -157,14 +228,92 @@ impl Loader {
             total += loaded;
             progress.at(total.events);
         }
-        self.fold_in().await?;
+        fold_in(&self.lake, false).await?;
         progress.end(&format!("{} events", total.events));
         Ok(total)
     }
 
-    /// Lays gathered changes into their base tables where there are enough of them to be worth the rewrite.
-    pub async fn fold_in(&self) -> Result<(), LoadError> {
-        publish::fold_in(&self.lake).await
+    /// Commits what was folded: the tables, then the state behind them. After an error it is as if it had never been
+    /// folded, and what the tables hold of it is recognised when it is folded again.
+    pub async fn commit(&mut self) -> Result<(), LoadError> {
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        let done = self.put(pending).await;
+        if done.is_err() {
+            self.fall_back();
+        }
+        done
+    }
+
+    /// Reads the next events, `bytes` of payload at most, and folds them onto what is pending.
+    async fn fold(&mut self, bytes: usize, show: bool) -> Result<Option<Loaded>, LoadError> {
+        if self.must_rebuild()? {
+            return Err(LoadError::HalfRebuilt);
+        }
+        if self.log.end() <= self.next {
+            return Ok(None);
+        }
+        let (log, from) = (self.log.clone(), self.next);
+        let events = blocking(move || Ok(log.read(from, bytes)?)).await?;
+        let Some(last) = events.last().map(|e| e.offset) else { return Ok(None) };
+        let again = recall::retried(&self.lake, &events).await?;
+        let mut pending = self.pending.take().unwrap_or_else(|| Pending::new(from));
+        let (folder, lake) = (self.folder.clone(), self.lake.clone());
+        let folded = blocking(move || {
+            let loaded = pending.add(&folder, &lake, (events, again), show)?;
+            Ok((pending, loaded))
+        });
+        match folded.await {
+            Ok((pending, loaded)) => {
+                self.pending = Some(pending);
+                self.next = last.next();
+                self.tell();
+                Ok(Some(loaded))
+            }
+            Err(error) => {
+                self.fall_back();
+                Err(error)
+            }
+        }
+    }
+
+    async fn put(&mut self, mut pending: Pending) -> Result<(), LoadError> {
+        let began = Instant::now();
+        let (folder, lake, mut batch) = (self.folder.clone(), self.lake.clone(), self.store.batch());
+        let (pending, appends, mut batch) = blocking(move || {
+            let appends = pending.take_appends(&folder, &lake)?;
+            pending.folded().store_changes(&folder, &mut batch)?;
+            Ok((pending, appends, batch))
+        })
+        .await?;
+        let last = pending.last();
+        appends.commit(&self.lake, last).await?;
+        self.lake.publish_with(Tail::default());
+        batch.put(&self.progress, NEXT, last.next().0.to_be_bytes());
+        blocking(move || Ok(batch.commit()?)).await?;
+        self.committed = last.next();
+        self.tell();
+        // Last, so that no two of them speak of one load.
+        let load = loads_batch(self.folder.merchant_id(), &pending.as_load())?;
+        let at = Position { stage: STAGE, version: last.0 as i64 };
+        self.lake.append(LOADS, load.schema(), &[], vec![load], at).await?;
+        self.lake.publish();
+        let loaded = pending.loaded();
+        self.trim(loaded.bytes)?;
+        telemetry::loaded(loaded.events, loaded.rejected + loaded.quarantined_facts, began.elapsed().as_secs_f64());
+        telemetry::unhandled_type(loaded.unhandled);
+        Ok(())
+    }
+
+    /// To the last commit: what was folded since is forgotten, and no longer shown.
+    fn fall_back(&mut self) {
+        self.pending = None;
+        self.next = self.committed;
+        self.lake.publish_with(Tail::default());
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.place.set(Reached { next: self.next, committed: self.committed });
     }
 
     /// The log keeps what the tables and the synced state do not hold yet, and little more.
@@ -173,8 +322,21 @@ impl Loader {
         if self.since_trim >= TRIM_EVERY {
             self.since_trim = 0;
             self.store.sync()?;
-            self.log.trim(self.next)?;
+            self.log.trim(self.committed)?;
         }
         Ok(())
     }
+}
+
+/// Lays gathered changes into their base tables, beside whatever is loaded meanwhile: where there are enough of them to
+/// be worth the rewrite, or `every` one.
+pub async fn fold_in(lake: &Lake, every: bool) -> Result<(), LoadError> {
+    publish::fold_in(lake, every).await
+}
+
+/// Work that would hold up everything else on the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| LoadError::CutOff(e.to_string()))?
 }

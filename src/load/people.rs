@@ -22,8 +22,11 @@ pub struct People {
     slots: Vec<Slot>,
     /// Roots whose components were joined to others.
     gone: BTreeSet<String>,
+    /// Slots that claims came to since [`People::fresh_rows`] was last asked.
+    touched: BTreeSet<usize>,
 }
 
+#[derive(Default)]
 struct Slot {
     root: String,
     livemode: bool,
@@ -31,8 +34,9 @@ struct Slot {
     last: Offset,
     /// Merges that the tables know already.
     known: BTreeSet<(PersonId, PersonId, Micros)>,
-    /// Identifiers that this batch named.
+    /// Identifiers that this batch named, and those of them that no fresh rows told of yet.
     named: BTreeSet<String>,
+    fresh: BTreeSet<String>,
 }
 
 impl People {
@@ -59,19 +63,21 @@ impl People {
                 self.homes.insert(format!("{world}{}", identifier.id()), home);
             }
             parts.push(joined);
-            self.gone.insert(self.slots[other].root.clone());
-            let (known, named) =
-                (std::mem::take(&mut self.slots[other].known), std::mem::take(&mut self.slots[other].named));
+            self.gone.insert(std::mem::take(&mut self.slots[other].root));
+            let Slot { known, named, fresh, .. } = std::mem::take(&mut self.slots[other]);
             self.slots[home].known.extend(known);
             self.slots[home].named.extend(named);
+            self.slots[home].fresh.extend(fresh);
         }
         let slot = &mut self.slots[home];
         slot.component = Component::join(parts, claim);
         slot.last = slot.last.max(offset);
         for name in names {
             slot.named.insert(name[1..].to_owned());
+            slot.fresh.insert(name[1..].to_owned());
             self.homes.insert(name, home);
         }
+        self.touched.insert(home);
         Ok(())
     }
 
@@ -94,16 +100,17 @@ impl People {
 
     /// The identities that the batch named, and the merges that the tables do not know yet.
     pub fn rows(&self) -> impl Iterator<Item = Stamped> + '_ {
-        self.slots.iter().flat_map(|slot| {
-            let named = slot.component.identity_rows().into_iter().filter(|r| slot.named.contains(&r.identity_id));
-            let merges = slot
-                .component
-                .merge_rows()
-                .into_iter()
-                .filter(|m| !slot.known.contains(&(m.old.clone(), m.new.clone(), m.merged_at)));
-            let rows: Vec<Row> = named.map(Row::from).chain(merges.map(Row::from)).collect();
-            rows.into_iter().map(|row| Stamped { row, livemode: slot.livemode, offset: slot.last })
-        })
+        self.slots.iter().flat_map(|slot| slot.rows(&slot.named))
+    }
+
+    /// Those of them that came, or may have changed, since this was last asked.
+    pub fn fresh_rows(&mut self) -> Vec<Stamped> {
+        let mut rows = Vec::new();
+        for touched in std::mem::take(&mut self.touched) {
+            let fresh = std::mem::take(&mut self.slots[touched].fresh);
+            rows.extend(self.slots[touched].rows(&fresh));
+        }
+        rows
     }
 
     pub fn store_changes(&self, store: &Keyspace, batch: &mut Batch) -> Result<(), LoadError> {
@@ -125,7 +132,19 @@ impl People {
 impl Slot {
     fn new(root: String, livemode: bool, component: Component, last: Offset) -> Slot {
         let known = component.merges().into_iter().collect();
-        Slot { root, livemode, component, last, known, named: BTreeSet::new() }
+        Slot { root, livemode, component, last, known, ..Slot::default() }
+    }
+
+    fn rows(&self, named: &BTreeSet<String>) -> impl Iterator<Item = Stamped> + use<> {
+        let named = self.component.identity_rows().into_iter().filter(|r| named.contains(&r.identity_id));
+        let merges = self
+            .component
+            .merge_rows()
+            .into_iter()
+            .filter(|m| !self.known.contains(&(m.old.clone(), m.new.clone(), m.merged_at)));
+        let rows: Vec<Row> = named.map(Row::from).chain(merges.map(Row::from)).collect();
+        let (livemode, offset) = (self.livemode, self.last);
+        rows.into_iter().map(move |row| Stamped { row, livemode, offset })
     }
 }
 

@@ -3,11 +3,14 @@
 //! New objects are appended to the base table, newer rows of known objects to its changes; readers lay one over the
 //! other (`lake::overlay`). A refund after a month so costs one small file, not the rewrite of a large one.
 
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
     LoadError, STAGE,
-    fold::{Change, Folded},
+    fold::{Change, Changes},
 };
 use crate::{
     base::{Logged, Offset},
@@ -15,7 +18,7 @@ use crate::{
         self, Stamped, Table,
         raw::{self, Quarantined},
     },
-    lake::{Lake, Position},
+    lake::{Lake, Position, changes_of},
 };
 
 /// Tables written at the same time: commits wait for the disk more than for a core.
@@ -26,94 +29,115 @@ const FOLD_IN_SHARE: f64 = 0.1;
 /// … or more than this many rows, past which every query feels them.
 const FOLD_IN_ROWS: u64 = 200_000;
 
-struct Append {
-    table: String,
-    partition_by: &'static [&'static str],
-    batch: arrow::record_batch::RecordBatch,
-}
+/// Batches on their way into tables, by the table's name.
+#[derive(Default)]
+pub struct Appends(BTreeMap<String, Vec<RecordBatch>>);
 
-/// Commits what a batch of events made, and shows it to readers as one.
-pub async fn publish(
-    lake: &Lake,
-    merchant: &str,
-    events: Vec<Logged>,
-    folded: Folded,
-    last: Offset,
-) -> Result<(), LoadError> {
-    let at = Position { stage: STAGE, version: last.0 as i64 };
-    let mut appends = raw_appends(lake, merchant, &events, folded.quarantined)?;
-    drop(events);
-    for (table, changes) in folded.rows {
-        appends.extend(table_appends(lake, merchant, table, changes)?);
+impl Appends {
+    pub fn extend(&mut self, other: Appends) {
+        for (table, batches) in other.0 {
+            self.0.entry(table).or_default().extend(batches);
+        }
     }
-    stream::iter(appends.into_iter().map(|append| async move {
-        lake.append(&append.table, append.batch.schema(), append.partition_by, vec![append.batch], at).await
-    }))
-    .buffer_unordered(AT_ONCE)
-    .try_collect::<Vec<_>>()
-    .await?;
-    lake.publish();
-    Ok(())
+
+    /// Table by table.
+    pub fn batches(&self) -> impl Iterator<Item = (&str, &RecordBatch)> {
+        self.0.iter().flat_map(|(table, batches)| batches.iter().map(move |b| (table.as_str(), b)))
+    }
+
+    fn push(&mut self, table: String, batch: RecordBatch) {
+        if batch.num_rows() > 0 {
+            self.0.entry(table).or_default().push(batch);
+        }
+    }
+
+    /// Commits them all, each table's at once; readers see nothing of it yet.
+    pub async fn commit(self, lake: &Lake, last: Offset) -> Result<(), LoadError> {
+        let at = Position { stage: STAGE, version: last.0 as i64 };
+        let commits = self.0.into_iter().filter_map(|(table, batches)| {
+            let schema = batches.first()?.schema();
+            let partition_by: &[&str] = if table == raw::EVENTS { &["event_date"] } else { &[] };
+            Some(async move { lake.append(&table, schema, partition_by, batches, at).await })
+        });
+        stream::iter(commits).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
+        Ok(())
+    }
 }
 
 fn after(lake: &Lake, table: &str) -> i64 {
     lake.position(table, STAGE).unwrap_or(-1)
 }
 
-fn raw_appends(
+/// The rows of `raw` that a run of events makes. `load`: the first offset of what is committed together.
+pub fn raw_appends(
     lake: &Lake,
     merchant: &str,
+    load: Offset,
     events: &[Logged],
     quarantined: Vec<Quarantined>,
-) -> Result<Vec<Append>, LoadError> {
-    let mut appends = Vec::new();
+) -> Result<Appends, LoadError> {
+    let mut appends = Appends::default();
     let held = after(lake, raw::EVENTS);
     let new = events.partition_point(|e| e.offset.0 as i64 <= held);
-    let batch = raw::events_batch(merchant, &events[new..])?;
-    if batch.num_rows() > 0 {
-        appends.push(Append { table: raw::EVENTS.to_owned(), partition_by: &["event_date"], batch });
-    }
+    appends.push(raw::EVENTS.to_owned(), raw::events_batch(merchant, load, &events[new..])?);
     let held = after(lake, raw::QUARANTINE);
     let new: Vec<Quarantined> = quarantined.into_iter().filter(|q| q.offset.0 as i64 > held).collect();
-    if !new.is_empty() {
-        let batch = raw::quarantine_batch(merchant, &new)?;
-        appends.push(Append { table: raw::QUARANTINE.to_owned(), partition_by: &[], batch });
+    appends.push(raw::QUARANTINE.to_owned(), raw::quarantine_batch(merchant, load, &new)?);
+    Ok(appends)
+}
+
+/// Rows of tables of facts, each to where it belongs.
+pub fn table_appends(lake: &Lake, merchant: &str, rows: Changes) -> Result<Appends, LoadError> {
+    let mut appends = Appends::default();
+    for (table, rows) in rows {
+        let (base, changes) = (table.name().to_owned(), changes_of(table.name()));
+        let (base_held, changes_held) = (after(lake, &base), after(lake, &changes));
+        let (fresh, changed): (Vec<Change>, Vec<Change>) = rows
+            .into_iter()
+            .partition(|row| !table.is_folded() || row.first.is_some_and(|first| first.0 as i64 > base_held));
+        let newer = |rows: Vec<Change>, held: i64| -> Vec<Stamped> {
+            rows.into_iter().map(|c| c.row).filter(|r| r.offset.0 as i64 > held).collect()
+        };
+        appends.push(base, facts::batch(table, merchant, &newer(fresh, base_held))?);
+        appends.push(changes, facts::batch(table, merchant, &newer(changed, changes_held))?);
     }
     Ok(appends)
 }
 
-fn table_appends(lake: &Lake, merchant: &str, table: Table, rows: Vec<Change>) -> Result<Vec<Append>, LoadError> {
-    let base = table.name().to_owned();
-    let changes = crate::lake::changes_of(table.name());
-    let (base_held, changes_held) = (after(lake, &base), after(lake, &changes));
-    let (fresh, changed): (Vec<Change>, Vec<Change>) = rows
-        .into_iter()
-        .partition(|row| !table.is_folded() || row.first.is_some_and(|first| first.0 as i64 > base_held));
-    let newer = |rows: Vec<Change>, held: i64| -> Vec<Stamped> {
-        rows.into_iter().map(|c| c.row).filter(|r| r.offset.0 as i64 > held).collect()
-    };
-    let mut appends = Vec::new();
-    for (name, rows) in [(base, newer(fresh, base_held)), (changes, newer(changed, changes_held))] {
-        if !rows.is_empty() {
-            appends.push(Append { table: name, partition_by: &[], batch: facts::batch(table, merchant, &rows)? });
-        }
+/// Rows of folded tables that are seen before they are committed: changes all of them, whatever becomes of them later.
+/// What base or changes may hold already is left out: an older row among the changes would hide a newer one in the base.
+pub fn hot_rows(lake: &Lake, merchant: &str, rows: Changes) -> Result<Appends, LoadError> {
+    let mut appends = Appends::default();
+    for (table, rows) in rows {
+        let changes = changes_of(table.name());
+        let held = after(lake, table.name()).max(after(lake, &changes));
+        let rows: Vec<Stamped> = rows.into_iter().map(|c| c.row).filter(|r| r.offset.0 as i64 > held).collect();
+        appends.push(changes, facts::batch(table, merchant, &rows)?);
     }
     Ok(appends)
 }
 
-/// Lays the changes of each table that has many over its base: first the base with them in one commit, then the changes
-/// without them. Readers see both in one snapshot; a crash between leaves changes that say what the base already says.
-pub async fn fold_in(lake: &Lake) -> Result<(), LoadError> {
+/// Lays the changes of each table into its base: of every table that has any, or of those that have many. Readers see
+/// both in one snapshot. A table that fails does not keep the others from theirs; the first failure is returned.
+pub async fn fold_in(lake: &Lake, every: bool) -> Result<(), LoadError> {
+    let mut failed = None;
     for table in Table::ALL.into_iter().filter(|t| t.is_folded()) {
-        let (base, changes) = (table.name(), crate::lake::changes_of(table.name()));
+        let (base, changes) = (table.name(), changes_of(table.name()));
         let snapshot = lake.snapshot();
         let gathered = snapshot.rows(&changes).unwrap_or(0);
-        let enough =
-            gathered > FOLD_IN_ROWS || gathered as f64 > FOLD_IN_SHARE * snapshot.rows(base).unwrap_or(0) as f64;
-        if gathered > 0 && enough {
-            lake.fold_in(base, table.schema(), table.key(), table.time_column()).await?;
+        let enough = every
+            || gathered > FOLD_IN_ROWS
+            || gathered as f64 > FOLD_IN_SHARE * snapshot.rows(base).unwrap_or(0) as f64;
+        if gathered == 0 || !enough {
+            continue;
+        }
+        if let Err(error) = lake.fold_in(base, table.schema(), table.key(), table.time_column()).await {
+            match &failed {
+                None => failed = Some(error),
+                Some(_) => tracing::error!("the changes of one more table could not be folded in: {error}"),
+            }
         }
     }
     lake.publish();
-    Ok(())
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -102,17 +102,22 @@ async fn read(
     rows.execute_stream().await.map(Some).map_err(unreadable)
 }
 
-fn unreadable(error: impl std::fmt::Display) -> LoadError {
+pub(super) fn unreadable(error: impl std::fmt::Display) -> LoadError {
     LoadError::ReadBack(error.to_string())
 }
 
 impl Refolded {
     async fn admit(&self, store: &Store, events: &[Logged], chunk: &mut i64) -> Result<(), LoadError> {
-        let folded: Folded = tokio::task::block_in_place(|| self.folder.fold(events))?;
-        let mut batch = store.batch();
-        folded.store_changes(&self.folder, &mut batch)?;
-        batch.commit()?;
-        for (table, changes) in folded.rows.into_iter().filter(|(table, _)| !table.is_folded()) {
+        let run = tokio::task::block_in_place(|| {
+            let mut folded = Folded::default();
+            // A retry brings nothing that its event, read by the same decoder, did not.
+            let run = self.folder.fold(&mut folded, events, &[])?;
+            let mut batch = store.batch();
+            folded.store_changes(&self.folder, &mut batch)?;
+            batch.commit()?;
+            Ok::<_, LoadError>(run)
+        })?;
+        for (table, changes) in run.appended {
             let rows: Vec<Stamped> = changes.into_iter().map(|c| c.row).collect();
             self.append(table, &rows, chunk).await?;
         }
@@ -121,17 +126,9 @@ impl Refolded {
 
     /// The folded tables, from the state that all events led to.
     async fn write_folded(&self, chunk: &mut i64) -> Result<(), LoadError> {
+        let mut all = fold::all_rows(&self.folder);
         let mut waiting: BTreeMap<Table, Vec<Stamped>> = BTreeMap::new();
-        for row in fold::all_rows(&self.folder) {
-            let row = row?;
-            let table = row.row.table();
-            let rows = waiting.entry(table).or_default();
-            rows.push(row);
-            if rows.len() >= CHUNK {
-                self.append(table, &std::mem::take(rows), chunk).await?;
-            }
-        }
-        for (table, rows) in waiting {
+        while let Some((table, rows)) = tokio::task::block_in_place(|| next_chunk(&mut all, &mut waiting))? {
             self.append(table, &rows, chunk).await?;
         }
         Ok(())
@@ -142,16 +139,34 @@ impl Refolded {
             return Ok(());
         }
         *chunk += 1;
-        let batch: RecordBatch = facts::batch(table, self.folder.merchant_id(), rows)?;
+        let made = tokio::task::block_in_place(|| facts::batch(table, self.folder.merchant_id(), rows));
+        let batch: RecordBatch = made?;
         let at = Position { stage: STAGE, version: *chunk };
         self.lake.append(table.name(), batch.schema(), &[], vec![batch], at).await?;
         Ok(())
     }
 }
 
+/// Rows of one table, as many as are written at once; at the end of all what is left, a table after the other.
+fn next_chunk(
+    all: &mut impl Iterator<Item = Result<Stamped, LoadError>>,
+    waiting: &mut BTreeMap<Table, Vec<Stamped>>,
+) -> Result<Option<(Table, Vec<Stamped>)>, LoadError> {
+    for row in all {
+        let row = row?;
+        let table = row.row.table();
+        let rows = waiting.entry(table).or_default();
+        rows.push(row);
+        if rows.len() >= CHUNK {
+            return Ok(Some((table, std::mem::take(rows))));
+        }
+    }
+    Ok(waiting.pop_first())
+}
+
 impl Loader {
     /// Puts what `refolded` holds in the place of `tables` (all where empty) and of the state behind them. It must be of
-    /// all events that this loader has loaded.
+    /// all events that this loader has loaded, [settled](Loader::settle) before.
     pub async fn rebuild(&mut self, refolded: Refolded, tables: &[Table]) -> Result<u64, LoadError> {
         let snapshot = refolded.lake.snapshot();
         let mut rows = 0;
@@ -175,10 +190,14 @@ impl Loader {
                 self.reached(&changes, table).await?;
             }
         }
-        self.folder.adopt(&self.store, &refolded.folder)?;
-        let mut end = self.store.batch();
-        end.delete(&self.progress, REBUILDING);
-        end.commit_durable()?;
+        tokio::task::block_in_place(|| {
+            self.folder.adopt(&self.store, &refolded.folder)?;
+            let mut end = self.store.batch();
+            end.delete(&self.progress, REBUILDING);
+            end.put(&self.progress, super::NEXT, self.next.0.to_be_bytes());
+            end.commit_durable()
+        })?;
+        self.forgotten = false;
         self.lake.publish();
         Ok(rows)
     }
@@ -191,11 +210,7 @@ impl Loader {
         }
         Ok(())
     }
-
-    /// Whether a rebuild was cut off; then the state must not be used before another.
-    pub fn is_half_rebuilt(&self) -> Result<bool, LoadError> {
-        Ok(self.progress.get(REBUILDING)?.is_some())
-    }
 }
 
-const REBUILDING: &[u8] = b"rebuilding";
+/// In the store from the first table that is replaced until all state is.
+pub(super) const REBUILDING: &[u8] = b"rebuilding";

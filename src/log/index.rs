@@ -19,8 +19,12 @@ use crate::{
 pub(super) type Key = [u8; 20];
 
 pub(super) fn key(envelope: &Envelope) -> Key {
+    key_of(&envelope.identity())
+}
+
+fn key_of(identity: &[u8]) -> Key {
     let mut key = Key::default();
-    key.copy_from_slice(&digest(&SHA256, &envelope.identity()).as_ref()[..20]);
+    key.copy_from_slice(&digest(&SHA256, identity).as_ref()[..20]);
     key
 }
 
@@ -84,6 +88,18 @@ impl Index {
         let value = [covered.end.to_be_bytes(), covered.segment.to_be_bytes()].concat();
         batch.put(&self.identities, COVERED, value);
         batch.commit()
+    }
+
+    /// Adds identities of events that the log no longer holds and the index lost.
+    pub fn restore(&self, identities: &[(Vec<u8>, Offset)]) -> Result<(), StoreError> {
+        for some in identities.chunks(BATCH) {
+            let mut batch = self.store.batch();
+            for (identity, offset) in some {
+                batch.put(&self.identities, key_of(identity), offset.0.to_be_bytes());
+            }
+            batch.commit()?;
+        }
+        Ok(())
     }
 
     pub fn proven(&self, segment: u64) -> Result<Option<Proof>, StoreError> {

@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 pub use self::{
     disk::{Disk, OsDisk},
     error::{AppendError, LogError},
-    shared::LogStats,
+    shared::{LogSize, LogStats},
 };
 use self::{index::Index, request::Request, shared::Shared};
 use crate::{
@@ -157,6 +157,12 @@ impl EventLog {
         self.0.shared.trim(before.min(known))
     }
 
+    /// Takes up again the identities (see [`Envelope::identity`]) of events that were trimmed, after the index was lost with
+    /// the store: they are known as duplicates then. Blocks on the disk.
+    pub fn restore(&self, identities: &[(Vec<u8>, Offset)]) -> Result<(), LogError> {
+        Ok(self.0.index.restore(identities)?)
+    }
+
     /// Why it takes no more events, if it does not.
     pub fn stopped(&self) -> Option<AppendError> {
         self.0.shared.check().err()
@@ -165,6 +171,16 @@ impl EventLog {
     /// Counts since the log was opened.
     pub fn stats(&self) -> LogStats {
         self.0.shared.stats()
+    }
+
+    /// What it holds, and what waits to be put into it.
+    pub fn size(&self) -> LogSize {
+        let segments = self.0.shared.segments();
+        LogSize {
+            queued_bytes: self.0.queue_bytes.saturating_sub(self.0.room.available_permits()) as u64,
+            kept_bytes: segments.iter().map(|s| s.durable().1).sum(),
+            segments: segments.len() as u64,
+        }
     }
 
     fn cost(&self, request: &Request) -> u32 {

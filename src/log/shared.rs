@@ -25,10 +25,21 @@ pub struct LogStats {
     pub duplicates: u64,
     /// Groups stored: one sync each. Syncs of new segments' headers and of directories are not counted.
     pub syncs: u64,
+    /// All of them together.
+    pub sync_micros: u64,
     /// Written to segments, headers included.
     pub bytes: u64,
     /// Groups refused because the disk took no more.
     pub refused: u64,
+}
+
+/// What the log holds now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogSize {
+    /// What waits for the writer.
+    pub queued_bytes: u64,
+    pub kept_bytes: u64,
+    pub segments: u64,
 }
 
 #[derive(Default)]
@@ -36,6 +47,7 @@ pub(super) struct Counters {
     pub events: AtomicU64,
     pub duplicates: AtomicU64,
     pub syncs: AtomicU64,
+    pub sync_micros: AtomicU64,
     pub bytes: AtomicU64,
     pub refused: AtomicU64,
 }
@@ -132,6 +144,7 @@ impl Shared {
             events: c.events.load(Relaxed),
             duplicates: c.duplicates.load(Relaxed),
             syncs: c.syncs.load(Relaxed),
+            sync_micros: c.sync_micros.load(Relaxed),
             bytes: c.bytes.load(Relaxed),
             refused: c.refused.load(Relaxed),
         }

@@ -17,6 +17,7 @@ use std::{
     path::Path,
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use super::{
@@ -28,7 +29,7 @@ use super::{
     segment::{self, Extent, FILE_HEADER, Segment},
     shared::Shared,
 };
-use crate::{base::Offset, store::remedy};
+use crate::{base::Offset, store::remedy, telemetry};
 
 /// The segment that is written to.
 pub(super) struct Active {
@@ -157,9 +158,13 @@ impl Writer {
                 Err(e) => self.shared.stop(format!("an unfinished write could not be cut off: {e}")),
             });
         }
+        let began = Instant::now();
         if let Err(e) = self.options.disk.sync(file) {
             return Err(self.shared.stop(format!("{} could not be synced: {e}", segment.path.display())));
         }
+        let took = began.elapsed();
+        telemetry::log_synced(group.starts.len() as u64, took.as_secs_f64());
+        self.shared.counters.sync_micros.fetch_add(took.as_micros() as u64, Relaxed);
         let (first, at) = (*next, *length);
         *next += group.starts.len() as u64;
         *length += group.bytes.len() as u64;

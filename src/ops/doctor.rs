@@ -32,7 +32,8 @@ const EARLIEST: Micros = Micros(1_735_689_600_000_000);
 
 impl Instance {
     pub async fn doctor(&self) -> Vec<Finding> {
-        let mut findings = vec![self.disk(), self.permissions(), clock(), self.backlog().await, self.quarantine()];
+        let mut findings = vec![self.disk(), self.permissions(), clock(), self.log_finding(), self.backlog()];
+        findings.extend([self.tables_finding(), self.set_aside_finding().await]);
         findings.push(self.stripe());
         findings.extend(self.apis().await);
         findings.extend(self.providers().await);
@@ -64,9 +65,11 @@ impl Instance {
         }
     }
 
-    async fn backlog(&self) -> Finding {
-        let behind = self.log.end().0.saturating_sub(self.loader.lock().await.next().0);
-        let found = format!("{behind} events in the log wait to be loaded");
+    fn backlog(&self) -> Finding {
+        let place = self.place.now();
+        let behind = self.log.end().0.saturating_sub(place.next.0);
+        let uncommitted = place.next.0.saturating_sub(place.committed.0);
+        let found = format!("{behind} events in the log wait to be loaded, {uncommitted} to be committed");
         Finding::new(
             "backlog",
             behind <= BACKLOG,
@@ -75,12 +78,13 @@ impl Instance {
         )
     }
 
-    fn quarantine(&self) -> Finding {
-        let rows = self.lake.snapshot().rows("raw.quarantine").unwrap_or(0);
-        let found = if rows == 0 {
-            "nothing was set aside".to_owned()
-        } else {
-            format!("{rows} were set aside; why: SELECT reason, payload FROM raw.quarantine")
+    async fn set_aside_finding(&self) -> Finding {
+        let found = match self.set_aside_open().await {
+            Ok(0) => "nothing is set aside".to_owned(),
+            Ok(n) => {
+                format!("{n} were set aside: tillstream quarantine list says why, retry takes in what is good now")
+            }
+            Err(error) => return Finding::new("quarantine", false, error.to_string(), "tillstream rebuild"),
         };
         // No fault of ours, and nothing is lost: whoever sent it may want to know.
         Finding::new("quarantine", true, found, "")
@@ -153,7 +157,7 @@ impl Instance {
 }
 
 impl Finding {
-    fn new(subject: &str, ok: bool, found: String, remedy: &str) -> Finding {
+    pub(super) fn new(subject: &str, ok: bool, found: String, remedy: &str) -> Finding {
         let remedy = if ok { String::new() } else { remedy.to_owned() };
         Finding { subject: subject.to_owned(), ok, found, remedy }
     }

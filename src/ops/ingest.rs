@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use super::{Instance, OpsError};
 use crate::{
     base::{Envelope, Micros, Offset, Progress, Source},
-    load::Loaded,
+    load::{Loaded, fold_in},
     log::Appended,
     sources::{self, Batch, Batches, FileError, REJECTED, orders::OrdersMapping},
     telemetry,
@@ -187,11 +187,11 @@ impl Instance {
                     total += loaded;
                 }
             }
+            drop(loader);
             if last {
-                loader.fold_in().await?;
+                fold_in(&self.lake, false).await?;
                 return Ok(total);
             }
-            drop(loader);
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }

@@ -8,10 +8,12 @@ mod doctor;
 mod error;
 mod ingest;
 mod lock;
+mod quarantine;
 mod rebuild;
 mod request;
 mod run;
 mod segments;
+mod watch;
 
 use std::{
     fs,
@@ -28,20 +30,22 @@ pub use self::{
     error::OpsError,
     ingest::Ingested,
     lock::{DirLock, Taken, socket},
+    quarantine::{Listed, Retried, SetAside, WithPayload},
     request::{Line, Reply, Request},
     run::{BusinessTime, Ran},
 };
 use crate::{
     activate::{Activator, Rooms},
-    base::{Micros, Progress, Pseudonymizer, progress::Silent},
+    base::{Micros, Progress, Pseudonymizer, progress::Silent, time::DAY},
     config::Settings,
     engine::{Engine, Limits, Session},
     facts::Decoder,
     lake::Lake,
-    load::{Folder, Loaded, Loader},
+    load::{Folder, Loaded, Loader, Place, fold_in},
     log::{self, EventLog},
     pipeline::{self, Project, Runner},
     store::{self, Store, Vault},
+    telemetry,
 };
 
 /// See the module.
@@ -55,6 +59,7 @@ pub struct Instance {
     project: Arc<Project>,
     runner: Runner,
     loader: Mutex<Loader>,
+    place: Place,
     activator: Activator,
     runs: store::Keyspace,
     backfills: Backfills,
@@ -84,7 +89,7 @@ impl Instance {
         let decoder = Decoder::new(names.clone(), settings.people.default_region.clone());
         let folder = Folder::open(&store, vault.clone(), decoder, &settings.merchant.id)?;
         let loader = Loader::open(log.clone(), lake.clone(), store.clone(), folder)?;
-        let half_rebuilt = loader.is_half_rebuilt()?;
+        let (must_rebuild, forgotten) = (loader.must_rebuild()?, loader.is_forgotten());
         let engine = Engine::new(crate::engine::Settings {
             threads: settings.engine.threads,
             memory: settings.engine.memory,
@@ -112,13 +117,15 @@ impl Instance {
             lake,
             project,
             runner,
+            place: loader.place(),
             loader: Mutex::new(loader),
             activator,
             store,
             _lock: lock,
         };
-        if half_rebuilt {
-            tracing::warn!("an earlier rebuild was cut off: it is done again");
+        if must_rebuild {
+            let why = if forgotten { "the state folder was lost" } else { "an earlier rebuild was cut off" };
+            tracing::warn!("{why}: tables and state are made again from raw.events");
             instance.rebuild(&[], &Silent).await?;
         }
         Ok(instance)
@@ -151,18 +158,40 @@ impl Instance {
         Ok(self.loader.lock().await.drain(progress).await?)
     }
 
-    /// Loads what is there, for whoever calls often.
+    /// Loads what is there, for whoever calls often: it is seen at once, and committed by and by.
     pub async fn load_available(&self) -> Result<(), OpsError> {
+        let mut loader = self.loader.lock().await;
+        while loader.follow().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Loads what is there and commits all of it.
+    pub async fn load_and_commit(&self) -> Result<(), OpsError> {
         let mut loader = self.loader.lock().await;
         while loader.step().await?.is_some() {}
         Ok(())
     }
 
-    /// Folds changes in, merges small files, writes checkpoints, deletes what no reader needs.
+    /// Folds changes in, merges small files, writes checkpoints, deletes what no reader needs: all of it beside whatever is
+    /// loaded and read. Once a day every change is folded in, otherwise where many have gathered.
     pub async fn upkeep(&self) -> Result<(), OpsError> {
-        self.loader.lock().await.fold_in().await?;
-        self.lake.maintain().await?;
+        let now = Micros::now();
+        let last = self.runs.get(FOLDED_IN)?.and_then(|at| Some(i64::from_be_bytes(at.as_ref().try_into().ok()?)));
+        let nightly = last.is_none_or(|last| now.0 - last >= DAY);
+        let folded = fold_in(&self.lake, nightly).await;
+        let maintained = self.lake.maintain().await;
         self.lake.publish();
+        folded?;
+        if nightly {
+            let mut batch = self.store.batch();
+            batch.put(&self.runs, FOLDED_IN, now.0.to_be_bytes());
+            batch.commit()?;
+        }
+        let done = maintained?;
+        telemetry::upkept(done.files_merged as u64, done.files_deleted as u64, done.bytes_written);
         Ok(())
     }
 }
+
+/// In `runs`: when every change was last folded in.
+const FOLDED_IN: &[u8] = b"\0folded_in";

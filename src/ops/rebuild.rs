@@ -14,6 +14,7 @@ impl Instance {
     pub async fn rebuild(&self, tables: &[String], progress: &dyn Progress) -> Result<u64, OpsError> {
         let tables = tables.iter().map(|name| known(name)).collect::<Result<Vec<_>, _>>()?;
         let mut loader = self.loader.lock().await;
+        loader.settle().await?;
         let refolded = self.refold(Until::default(), progress).await?;
         let rows = loader.rebuild(refolded, &tables).await?;
         // Only now: state that cannot be read is what a rebuild may be for.

@@ -9,6 +9,7 @@ use super::{
     backfill::{Asked, Backfilled},
     doctor::Finding,
     ingest::Ingested,
+    quarantine::{Listed, Retried, WithPayload},
     run::{BusinessTime, Ran},
 };
 use crate::{
@@ -28,6 +29,9 @@ pub enum Request {
     Preview { trigger: String },
     Send { trigger: String },
     Rebuild { tables: Vec<String> },
+    Quarantine,
+    QuarantineShow { id: u64 },
+    QuarantineRetry { ids: Vec<u64> },
     Check,
     Doctor,
 }
@@ -43,6 +47,9 @@ pub enum Reply {
     Preview(Vec<Preview>),
     Sent(Dispatched),
     Rebuilt { rows: u64 },
+    Quarantine(Listed),
+    SetAside(Box<WithPayload>),
+    Retried(Retried),
     Checked(Vec<String>),
     Doctor(Vec<Finding>),
 }
@@ -67,6 +74,9 @@ impl Instance {
             Request::Preview { trigger } => Reply::Preview(self.preview(&trigger).await?),
             Request::Send { trigger } => Reply::Sent(self.send(&trigger).await?),
             Request::Rebuild { tables } => Reply::Rebuilt { rows: self.rebuild(&tables, progress).await? },
+            Request::Quarantine => Reply::Quarantine(self.quarantine().await?),
+            Request::QuarantineShow { id } => Reply::SetAside(Box::new(self.set_aside(id).await?)),
+            Request::QuarantineRetry { ids } => Reply::Retried(self.retry(&ids, progress).await?),
             Request::Check => Reply::Checked(self.check().await),
             Request::Doctor => Reply::Doctor(self.doctor().await),
         })

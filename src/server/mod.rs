@@ -125,7 +125,7 @@ fn routes(app: App) -> Router {
         .route("/v1/sql", post(sql::answer))
         .route("/v1/segments", get(segments))
         .route("/v1/segments/{name}", get(members))
-        .route("/metrics", get(|State(app): State<App>| async move { app.metrics.render() }))
+        .route("/metrics", get(metrics))
         .layer(middleware::from_fn_with_state(app.clone(), auth::require));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -146,6 +146,11 @@ async fn ready(State(app): State<App>) -> Response {
         None => "ready\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
+}
+
+async fn metrics(State(app): State<App>) -> String {
+    app.instance.observe();
+    app.metrics.render()
 }
 
 async fn segments(State(app): State<App>) -> Response {

@@ -1,8 +1,8 @@
 //! What goes on by itself while `serve` runs: loading, pipelines that are due, messages that are due, upkeep, and asking
 //! the providers' APIs for what no webhook brought.
 //!
-//! Each kind of work is a loop of its own that survives its errors: it says what failed, waits, and tries again. Only one of
-//! each kind runs at a time.
+//! Each kind of work is a loop of its own that survives its errors: it says what failed, waits, longer with each failure in
+//! a row, and tries again. Only one of each kind runs at a time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,23 +13,25 @@ use tokio::{
 };
 
 use crate::{
-    base::{Source, progress::Silent},
+    base::{Backoff, Source, progress::Silent},
     ops::{Instance, OpsError},
+    telemetry,
 };
 
-/// Events gather this long before they are committed: long enough that a steady trickle does not make a file an event,
-/// short enough that an event is in an answer within a second.
-const GATHER: Duration = Duration::from_millis(300);
+/// Events gather this long before they are folded and seen: some hundred of them cost little more than one.
+const GATHER: Duration = Duration::from_millis(100);
+/// What was folded is looked at this often, whether it has waited long enough to be committed.
+const COMMIT_LOOK: Duration = Duration::from_millis(500);
 /// Between two looks for pipelines and messages that are due.
 const LOOK: Duration = Duration::from_millis(1000);
-/// Between two rounds of upkeep of the tables.
-const UPKEEP: Duration = Duration::from_secs(300);
+/// Between two rounds of upkeep of the tables: in steady flow a table gets a dozen files meanwhile.
+const UPKEEP: Duration = Duration::from_secs(60);
 /// Stripe's webhooks bring what happens; this is for those that did not arrive.
 const ASK_STRIPE: Duration = Duration::from_secs(600);
 /// Klaviyo's webhooks are for some plans only, and consent is believed for a quarter of an hour.
 const ASK_KLAVIYO: Duration = Duration::from_secs(60);
 /// After a failure, so that one that lasts does not fill the disk with its reports.
-const AFTER_FAILURE: Duration = Duration::from_secs(5);
+const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
 
 /// Ends when told to stop; earlier, with what ended it, when one of the loops fails beyond repair.
 pub async fn go_on(instance: Arc<Instance>, stop: watch::Receiver<bool>) -> Result<(), JoinError> {
@@ -49,24 +51,27 @@ pub async fn go_on(instance: Arc<Instance>, stop: watch::Receiver<bool>) -> Resu
 
 async fn load(instance: Arc<Instance>, mut stop: watch::Receiver<bool>) {
     let mut end = instance.log().watch();
+    let mut failures = 0;
     loop {
+        end.mark_unchanged();
         let loaded = instance.load_available().await;
-        if let Err(error) = &loaded {
-            tracing::error!("loading failed, and is tried again: {error}");
-        }
-        let pause = if loaded.is_err() { AFTER_FAILURE } else { GATHER };
+        failures = told("loading", &loaded, failures);
+        let pause = if failures > 0 { AFTER_FAILURE.wait(failures) } else { GATHER };
         tokio::select! {
             _ = stop.wait_for(|s| *s) => break,
             _ = sleep(pause) => {}
         }
+        if failures > 0 {
+            continue;
+        }
         tokio::select! {
             _ = stop.wait_for(|s| *s) => break,
-            changed = end.changed(), if loaded.is_ok() => if changed.is_err() { break },
-            _ = std::future::ready(()), if loaded.is_err() => {}
+            changed = end.changed() => if changed.is_err() { break },
+            _ = sleep(COMMIT_LOOK) => {}
         }
     }
     // What is acknowledged is in the log; that it is in the tables too saves the next start the work.
-    if let Err(error) = instance.load_available().await {
+    if let Err(error) = instance.load_and_commit().await {
         tracing::warn!("what came last will be loaded at the next start: {error}");
     }
 }
@@ -91,21 +96,31 @@ async fn ask(source: Source, every: Duration, instance: Arc<Instance>, mut stop:
     }
 }
 
-async fn repeat<F, Fut>(what: &str, every: Duration, instance: Arc<Instance>, mut stop: watch::Receiver<bool>, work: F)
-where
+async fn repeat<F, Fut>(
+    what: &'static str,
+    every: Duration,
+    instance: Arc<Instance>,
+    mut stop: watch::Receiver<bool>,
+    work: F,
+) where
     F: Fn(Arc<Instance>) -> Fut,
     Fut: Future<Output = Result<(), OpsError>>,
 {
-    let mut pause = every;
+    let mut failures = 0;
     loop {
+        let pause = if failures > 0 { every.max(AFTER_FAILURE.wait(failures)) } else { every };
         tokio::select! {
             _ = stop.wait_for(|s| *s) => return,
             _ = sleep(pause) => {}
         }
-        pause = every;
-        if let Err(error) = work(instance.clone()).await {
-            tracing::error!("{what} failed, and is tried again: {error}");
-            pause = AFTER_FAILURE.max(every);
-        }
+        failures = told(what, &work(instance.clone()).await, failures);
     }
+}
+
+/// Tells of a failure; how many there were in a row by now.
+fn told(what: &'static str, done: &Result<(), OpsError>, failures: u32) -> u32 {
+    let Err(error) = done else { return 0 };
+    tracing::error!("{what} failed, and is tried again: {error}");
+    telemetry::work_failed(what);
+    failures.saturating_add(1)
 }

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use crate::base::{Envelope, Micros, Source};
 pub use content::FileError;
 pub use files::{Batch, Batches, Options, from_reader, open};
-pub use rejected::{REJECTED, Rejected};
+pub use rejected::{REJECTED, Rejected, is_whole};
 pub use signature::{
     klaviyo::{KlaviyoFault, KlaviyoVerifier},
     stripe::{BadSignature, Verifier, sign},

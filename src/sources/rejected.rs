@@ -71,7 +71,7 @@ impl Rejected {
         let payload = serde_json::to_vec(&kept).unwrap_or_default();
         Envelope {
             source,
-            event_id: format!("{:032x}", print.0),
+            event_id: print.id(),
             event_type: REJECTED.to_owned(),
             api_version: None,
             account: None,
@@ -87,6 +87,12 @@ impl Rejected {
     }
 }
 
+/// Whether `text` is all of the rejected input with this id, to the byte: of what is too large only the beginning was kept,
+/// and bytes that are no characters were not.
+pub fn is_whole(event_id: &str, text: &[u8]) -> bool {
+    Print::of(text).id() == event_id
+}
+
 /// A fingerprint of rejected bytes: what is rejected twice is kept once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Print(u128);
@@ -98,5 +104,9 @@ impl Print {
 
     pub fn of_parts(hasher: &Xxh3) -> Print {
         Print(hasher.digest128())
+    }
+
+    fn id(self) -> String {
+        format!("{:032x}", self.0)
     }
 }

@@ -18,6 +18,9 @@ const FORMAT: u8 = 1;
 /// Says that the key in use is the one that the entries were made with.
 const PROOF: (&str, &str) = ("proof", "of the key");
 
+/// Entries a batch when another vault's are taken over: its journal record stays a few MB.
+const ADOPTED_AT_ONCE: usize = 10_000;
+
 /// Clones are the same vault.
 #[derive(Clone)]
 pub struct Vault {
@@ -54,6 +57,19 @@ impl Vault {
     /// Forgets it, for an erasure.
     pub fn delete(&self, batch: &mut Batch, kind: &str, hash: &str) {
         batch.delete(&self.entries, name(kind, hash));
+    }
+
+    /// Keeps what `other` keeps as well, a vault of the same key.
+    pub fn adopt(&self, store: &Store, other: &Vault) -> Result<(), StoreError> {
+        let mut batch = store.batch();
+        for entry in other.entries.prefix(b"") {
+            let (name, sealed) = entry?;
+            batch.put(&self.entries, name, sealed);
+            if batch.len() >= ADOPTED_AT_ONCE {
+                std::mem::replace(&mut batch, store.batch()).commit()?;
+            }
+        }
+        batch.commit()
     }
 
     fn prove(&self, store: &Store) -> Result<(), StoreError> {

@@ -79,11 +79,53 @@ pub fn polled(source: Source, brought: u64) {
 }
 
 /// The loader committed a batch.
-pub fn loaded(events: u64, quarantined: u64, seconds: f64, behind: u64) {
+pub fn loaded(events: u64, quarantined: u64, seconds: f64) {
     counter!("tillstream_events_loaded_total").increment(events);
     counter!("tillstream_events_quarantined_total").increment(quarantined);
     histogram!("tillstream_load_seconds").record(seconds);
-    gauge!("tillstream_load_lag_events").set(behind as f64);
+}
+
+/// Events that are in the log and that readers do not see, and such as they see that no table holds yet.
+pub fn load_lag(unseen: u64, uncommitted: u64) {
+    gauge!("tillstream_load_lag_events").set(unseen as f64);
+    gauge!("tillstream_load_uncommitted_events").set(uncommitted as f64);
+}
+
+/// The log's writer put a group of events on disk.
+pub fn log_synced(events: u64, seconds: f64) {
+    counter!("tillstream_log_events_total").increment(events);
+    histogram!("tillstream_log_sync_seconds").record(seconds);
+}
+
+/// What waits for the log's writer, and what the log keeps.
+pub fn log_size(queued_bytes: u64, kept_bytes: u64, segments: u64) {
+    gauge!("tillstream_log_queue_bytes").set(queued_bytes as f64);
+    gauge!("tillstream_log_bytes").set(kept_bytes as f64);
+    gauge!("tillstream_log_segments").set(segments as f64);
+}
+
+/// A table's newest version.
+pub fn table_size(table: &str, rows: u64, files: u64, bytes: u64) {
+    gauge!("tillstream_table_rows", "table" => table.to_owned()).set(rows as f64);
+    gauge!("tillstream_table_files", "table" => table.to_owned()).set(files as f64);
+    gauge!("tillstream_table_bytes", "table" => table.to_owned()).set(bytes as f64);
+}
+
+/// The state folder on disk.
+pub fn state_size(bytes: u64) {
+    gauge!("tillstream_state_bytes").set(bytes as f64);
+}
+
+/// A round of upkeep was done.
+pub fn upkept(files_merged: u64, files_deleted: u64, bytes_written: u64) {
+    counter!("tillstream_upkeep_files_merged_total").increment(files_merged);
+    counter!("tillstream_upkeep_files_deleted_total").increment(files_deleted);
+    counter!("tillstream_upkeep_bytes_written_total").increment(bytes_written);
+}
+
+/// A kind of background work failed, and is tried again.
+pub fn work_failed(what: &'static str) {
+    counter!("tillstream_work_failures_total", "work" => what).increment(1);
 }
 
 /// An event of a type that no table is made from: kept raw.

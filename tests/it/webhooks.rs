@@ -113,6 +113,66 @@ fn a_verified_body_that_is_no_event_is_kept_and_answered() {
 }
 
 #[test]
+fn a_delivery_says_how_far_it_came_and_when() {
+    let till = till();
+    let serving = Serving::start(&till);
+    let send = |body: String| {
+        let signed = signature(SECRET, &body);
+        assert_eq!(post(&serving, body, &signed), 200);
+    };
+    send(customer("good"));
+    send("{\"id\": \"evt_cut\", ".to_owned());
+    let negative = json!({
+        "id": "evt_bad", "object": "event", "type": "charge.succeeded", "created": 1_782_000_000, "livemode": true,
+        "data": {"object": {"id": "ch_1", "object": "charge", "created": 1_782_000_000, "amount": -5, "currency": "usd",
+            "status": "succeeded", "paid": true, "captured": true}}
+    });
+    send(negative.to_string());
+    let statuses =
+        || till.sql("SELECT type, status, loaded_at IS NULL AS open FROM ops.webhook_deliveries ORDER BY log_offset");
+    // Seen from memory first: it is durable, and in no table yet.
+    wait("the deliveries are seen", Duration::from_secs(5), || statuses().len() == 3);
+    wait("they are committed", Duration::from_secs(15), || statuses().iter().all(|s| s["status"] != "durable"));
+    let of = |event: &str| {
+        let sql = format!("SELECT * FROM ops.webhook_deliveries WHERE {event}");
+        let rows = till.sql(&sql);
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        rows[0].clone()
+    };
+    let good = of("event_id = 'evt_good'");
+    assert_eq!((good["status"].as_str(), good["reason"].as_str()), (Some("loaded"), None));
+    let times = ["received_at", "durable_by", "loaded_at"].map(|t| good[t].as_str().unwrap().to_owned());
+    assert!(times.is_sorted(), "{times:?}");
+    let bad = of("event_id = 'evt_bad'");
+    assert_eq!((bad["status"].as_str(), bad["loaded_at"].as_str()), (Some("failed"), None));
+    assert!(bad["reason"].as_str().unwrap().contains("-5") && bad["failed_at"].is_string(), "{bad}");
+    let cut = of("type IS NULL");
+    assert_eq!((cut["status"].as_str(), cut["source"].as_str()), (Some("failed"), Some("stripe")));
+
+    let (_, metrics) = get(&serving, "/metrics", Some(&serving.token));
+    for told in [
+        "tillstream_load_lag_events 0",
+        "tillstream_load_uncommitted_events 0",
+        "tillstream_log_events_total 3",
+        "tillstream_log_sync_seconds_count",
+        "tillstream_log_queue_bytes 0",
+        "tillstream_events_duplicate_total{source=\"stripe\"} 0",
+        "tillstream_events_quarantined_total 2",
+        "tillstream_table_files{table=\"raw.events\"} 1",
+        "tillstream_table_bytes{table=\"raw.events\"}",
+        "tillstream_state_bytes",
+    ] {
+        assert!(metrics.contains(told), "{told} is not in\n{metrics}");
+    }
+    let doctor = till.run(&["--quiet", "doctor"]);
+    for told in
+        ["3 events and 0 duplicates", "0 events in the log wait", "2 were set aside: tillstream quarantine list"]
+    {
+        assert!(doctor.contains(told), "{told} is not in\n{doctor}");
+    }
+}
+
+#[test]
 fn every_route_but_webhooks_and_health_wants_a_token() {
     let till = till();
     let serving = Serving::start(&till);

@@ -1,0 +1,120 @@
+//! What was folded and is not committed yet: the rows so far, and the state that they lead to.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    LoadError, Loaded, STAGE,
+    fold::{Changes, Folded, Folder},
+    publish::{self, Appends},
+};
+use crate::{
+    base::{Logged, Micros, Offset},
+    facts::loads::Load,
+    lake::{Lake, Tail},
+};
+
+/// A commit costs a file and a dozen syncs a table, whatever is in it: every event is too often, some seconds are fine.
+const COMMIT_EVERY: Duration = Duration::from_secs(5);
+/// Payload that may wait for a commit: it is held in memory some three times over.
+const COMMIT_BYTES: u64 = 32 << 20;
+
+/// See the module.
+pub struct Pending {
+    first: Offset,
+    last: Offset,
+    since: Instant,
+    read_at: Micros,
+    loaded: Loaded,
+    folded: Folded,
+    /// Rows of tables that are only appended to.
+    appends: Appends,
+    /// What readers see meanwhile.
+    tail: Tail,
+}
+
+impl Pending {
+    /// Nothing yet; `first` is the offset of the first event to come.
+    pub fn new(first: Offset) -> Pending {
+        Pending {
+            first,
+            last: first,
+            since: Instant::now(),
+            read_at: Micros::default(),
+            loaded: Loaded::default(),
+            folded: Folded::default(),
+            appends: Appends::default(),
+            tail: Tail::of(STAGE),
+        }
+    }
+
+    /// Folds `events`, which follow on those before and are not empty. With `show` their rows go to the tail as well.
+    pub fn add(
+        &mut self,
+        folder: &Folder,
+        lake: &Lake,
+        (events, again): (Vec<Logged>, Vec<Logged>),
+        show: bool,
+    ) -> Result<Loaded, LoadError> {
+        let run = folder.fold(&mut self.folded, &events, &again)?;
+        let loaded = Loaded {
+            events: events.len() as u64,
+            bytes: events.iter().map(|e| e.envelope.payload.len() as u64).sum(),
+            rejected: run.rejected,
+            quarantined_facts: run.quarantined.len() as u64 - run.rejected,
+            unhandled: run.unhandled,
+        };
+        self.last = events.last().map_or(self.last, |e| e.offset);
+        self.read_at = Micros::now();
+        self.loaded += loaded;
+        let changed = if show { self.folded.rows_of(&run) } else { Changes::new() };
+        let merchant = folder.merchant_id();
+        let mut appends = publish::raw_appends(lake, merchant, self.first, &events, run.quarantined)?;
+        appends.extend(publish::table_appends(lake, merchant, run.appended)?);
+        if show {
+            let hot = publish::hot_rows(lake, merchant, changed)?;
+            for (table, batch) in appends.batches().chain(hot.batches()) {
+                self.tail.push(table, self.last.0 as i64, batch.clone());
+            }
+        }
+        self.appends.extend(appends);
+        Ok(loaded)
+    }
+
+    pub fn is_due(&self) -> bool {
+        self.since.elapsed() >= COMMIT_EVERY || self.loaded.bytes >= COMMIT_BYTES
+    }
+
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    pub fn last(&self) -> Offset {
+        self.last
+    }
+
+    pub fn loaded(&self) -> Loaded {
+        self.loaded
+    }
+
+    pub fn folded(&self) -> &Folded {
+        &self.folded
+    }
+
+    /// All rows, for their tables.
+    pub fn take_appends(&mut self, folder: &Folder, lake: &Lake) -> Result<Appends, LoadError> {
+        let mut appends = std::mem::take(&mut self.appends);
+        appends.extend(publish::table_appends(lake, folder.merchant_id(), self.folded.rows())?);
+        Ok(appends)
+    }
+
+    /// The commit that is over by now.
+    pub fn as_load(&self) -> Load {
+        Load {
+            first: self.first,
+            last: self.last,
+            events: self.loaded.events,
+            read_at: self.read_at,
+            committed_at: Micros::now(),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the loader takes back from the tables: events that are to be read again, and all that the store knew, when it was
+//! lost.
+//!
+//! A store is lost where it has no position and the tables have one. Then `raw.events` is brought up to whatever any
+//! table holds, the identities of trimmed events go back into the log's index, and a rebuild makes tables and state from
+//! `raw.events`: folding new events over no state would make wrong rows.
+
+use arrow::record_batch::RecordBatch;
+use datafusion::{
+    execution::SendableRecordBatchStream,
+    logical_expr::Expr,
+    prelude::{SessionContext, col, lit},
+};
+use futures::StreamExt;
+
+use super::{
+    BATCH_BYTES, LoadError, Loader, STAGE, blocking,
+    fold::Folded,
+    publish::raw_appends,
+    rebuild::{REBUILDING, unreadable},
+};
+use crate::{
+    base::{Logged, Offset},
+    facts::{
+        Table,
+        raw::{self, EVENTS, QUARANTINE},
+        replay::{self, Identity, ReplayError},
+    },
+    lake::{Lake, Snapshot, changes_of},
+};
+
+/// The last offset of which any table holds rows.
+pub fn held(lake: &Lake) -> Option<Offset> {
+    let facts = Table::ALL.into_iter().flat_map(|t| [t.name().to_owned(), changes_of(t.name())]);
+    let all = facts.chain([EVENTS.to_owned(), QUARANTINE.to_owned()]);
+    all.filter_map(|name| u64::try_from(lake.position(&name, STAGE)?).ok()).max().map(Offset)
+}
+
+/// The events of `raw.events` that retries among `events` name.
+pub async fn retried(lake: &Lake, events: &[Logged]) -> Result<Vec<Logged>, LoadError> {
+    let named: Vec<Offset> = events.iter().filter_map(|e| raw::retried(&e.envelope)).collect();
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    at_offsets(&lake.snapshot(), &named).await
+}
+
+/// The events of `raw.events` at these offsets, as far as it has them.
+pub async fn at_offsets(snapshot: &Snapshot, offsets: &[Offset]) -> Result<Vec<Logged>, LoadError> {
+    let offsets = offsets.iter().map(|o| lit(o.0 as i64)).collect();
+    let condition = col("log_offset").in_list(offsets, false);
+    let Some(mut rows) = rows(snapshot, EVENTS, &[], condition).await? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    while let Some(batch) = rows.next().await {
+        found.extend(replay::events(&batch.map_err(unreadable)?).map_err(unreadable)?);
+    }
+    Ok(found)
+}
+
+impl Loader {
+    /// Whether tables and state are not of one another: a rebuild was cut off, or the store was lost.
+    pub fn must_rebuild(&self) -> Result<bool, LoadError> {
+        Ok(self.forgotten || self.progress.get(REBUILDING)?.is_some())
+    }
+
+    /// Whether the store was lost.
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten
+    }
+
+    /// Makes `raw.events` hold all that this loader has loaded: what a rebuild starts from.
+    pub async fn settle(&mut self) -> Result<(), LoadError> {
+        self.commit().await?;
+        let Some(held) = held(&self.lake).filter(|_| self.forgotten) else { return Ok(()) };
+        self.recall_identities().await?;
+        // What was cut off in the middle of a commit may be in other tables and not in this one.
+        let of = |table| self.lake.position(table, STAGE).map_or(0, |at| at as u64 + 1);
+        let mut from = Offset(of(EVENTS).min(of(QUARANTINE))).max(self.log.start());
+        while from <= held {
+            let (log, folder, lake) = (self.log.clone(), self.folder.clone(), self.lake.clone());
+            let read = blocking(move || {
+                let mut events = log.read(from, BATCH_BYTES)?;
+                events.retain(|e| e.offset <= held);
+                let Some(last) = events.last().map(|e| e.offset) else { return Ok(None) };
+                let run = folder.fold(&mut Folded::default(), &events, &[])?;
+                Ok(Some((raw_appends(&lake, folder.merchant_id(), from, &events, run.quarantined)?, last)))
+            });
+            let Some((appends, last)) = read.await? else { break };
+            appends.commit(&self.lake, last).await?;
+            from = last.next();
+        }
+        self.lake.publish();
+        self.next = held.next();
+        self.committed = self.next;
+        self.tell();
+        Ok(())
+    }
+
+    /// The log's index has the identities of what the log still holds; those of what was trimmed are in the tables.
+    async fn recall_identities(&self) -> Result<(), LoadError> {
+        let start = self.log.start();
+        if start == Offset(0) {
+            return Ok(());
+        }
+        let trimmed = || col("log_offset").lt(lit(start.0 as i64));
+        let snapshot = self.lake.snapshot();
+        let events = rows(&snapshot, EVENTS, &replay::IDENTITY, trimmed()).await?;
+        self.restore(events, replay::identities).await?;
+        let rejected = rows(&snapshot, QUARANTINE, &["source", "event_id", "log_offset"], trimmed()).await?;
+        self.restore(rejected, replay::rejected_identities).await
+    }
+
+    async fn restore(
+        &self,
+        rows: Option<SendableRecordBatchStream>,
+        identities: fn(&RecordBatch) -> Result<Vec<Identity>, ReplayError>,
+    ) -> Result<(), LoadError> {
+        let Some(mut rows) = rows else { return Ok(()) };
+        while let Some(batch) = rows.next().await {
+            let (batch, log) = (batch.map_err(unreadable)?, self.log.clone());
+            blocking(move || Ok(log.restore(&identities(&batch).map_err(unreadable)?)?)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Some columns (all where none is named) of a table's rows that meet a condition; `None` where there is no such table.
+pub async fn rows(
+    snapshot: &Snapshot,
+    table: &str,
+    columns: &[&str],
+    condition: Expr,
+) -> Result<Option<SendableRecordBatchStream>, LoadError> {
+    let Some(table) = snapshot.provider(table) else { return Ok(None) };
+    let mut rows =
+        SessionContext::new().read_table(table).map_err(unreadable)?.filter(condition).map_err(unreadable)?;
+    if !columns.is_empty() {
+        rows = rows.select_columns(columns).map_err(unreadable)?;
+    }
+    rows.execute_stream().await.map(Some).map_err(unreadable)
+}
