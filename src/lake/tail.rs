@@ -1,7 +1,9 @@
 //! The hot tail: rows that are durable elsewhere and not committed yet, seen by readers all the same.
 //!
-//! A batch of the tail names the position that its rows reach. A snapshot shows it only beside a version of its table that
-//! has not come that far, so a row is seen from the tail or from a file, never from both and never from neither.
+//! A batch of appended rows names the position that they reach. A snapshot shows it only beside a version of its table that
+//! has not come that far, so a row is seen from the tail or from a file, never from both and never from neither. Newer
+//! versions of objects lie over whatever there is until the tail is replaced: some of them are on their way to the base
+//! and some to the changes, and two that say the same are one to whoever reads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,8 +32,9 @@ pub struct Tail {
 
 #[derive(Debug, Clone)]
 struct Part {
-    /// The position that the stage's next commit to the table reaches at least, if it holds these rows.
-    version: i64,
+    /// The position that the stage's next commit to the table reaches at least, if it holds these rows. Without one they
+    /// are seen whatever the table holds.
+    version: Option<i64>,
     batch: RecordBatch,
 }
 
@@ -40,11 +43,28 @@ impl Tail {
         Tail { stage: stage.into(), tables: BTreeMap::new() }
     }
 
-    /// Adds rows of `table` that are true to `version`.
-    pub fn push(&mut self, table: &str, version: i64, batch: RecordBatch) {
+    /// Adds rows that a commit will append to `table`, as it reaches `version` or more.
+    pub fn append(&mut self, table: &str, version: i64, batch: RecordBatch) {
+        self.push(table, Some(version), batch);
+    }
+
+    /// Adds newer versions of objects to a table of changes.
+    pub fn lay_over(&mut self, changes: &str, batch: RecordBatch) {
+        self.push(changes, None, batch);
+    }
+
+    fn push(&mut self, table: &str, version: Option<i64>, batch: RecordBatch) {
         if batch.num_rows() > 0 {
             self.tables.entry(table.into()).or_default().push(Part { version, batch });
         }
+    }
+
+    /// With what another of the same stage has.
+    pub fn and(mut self, other: &Tail) -> Tail {
+        for (table, parts) in &other.tables {
+            self.tables.entry(table.clone()).or_default().extend(parts.iter().cloned());
+        }
+        self
     }
 
     /// Whether `states` have every column that it has rows of: a table of an older build grows by the next commit.
@@ -73,7 +93,8 @@ impl Tail {
 
     fn newer(&self, name: &str, parts: &[Part], state: Option<&Arc<TableState>>) -> Result<Option<HotRows>> {
         let reached = state.and_then(|s| s.position(&self.stage));
-        let mut newer = parts.iter().filter(|p| reached.is_none_or(|r| p.version > r)).map(|p| &p.batch).peekable();
+        let is_newer = |part: &&Part| part.version.is_none_or(|version| reached.is_none_or(|r| version > r));
+        let mut newer = parts.iter().filter(is_newer).map(|p| &p.batch).peekable();
         let Some(first) = newer.peek() else { return Ok(None) };
         let schema = match state {
             Some(state) => state.layout.schema.clone(),

@@ -55,6 +55,8 @@ pub struct Folded {
     contacts: Vec<Contact>,
     /// Whether the event at an offset is undecodable, where that changed.
     undecodable: BTreeMap<Offset, bool>,
+    /// State before this that is on its way to the store.
+    below: Option<Arc<Folded>>,
 }
 
 /// What one run of events brought.
@@ -153,9 +155,10 @@ impl Folder {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
                     untouched.insert(key.clone());
-                    entry.insert(match self.objects.get(&key.to_bytes())? {
-                        Some(bytes) => ObjectState::from_bytes(bytes.as_ref())?,
-                        None => ObjectState::new(key.clone()),
+                    let below = folded.below.as_ref().and_then(|b| b.objects.get(&key)).cloned();
+                    entry.insert(match below {
+                        Some(state) => state,
+                        None => self.stored(&key)?,
                     })
                 }
             };
@@ -167,11 +170,19 @@ impl Folder {
             let row = Stamped { row, livemode, offset: event.offset };
             run.appended.entry(row.row.table()).or_default().push(Change { row, first: Some(event.offset) });
         }
+        let below = folded.below.as_ref().map(|b| &b.people);
         for claim in &decoded.claims {
-            folded.people.admit(&self.people, claim, event.offset)?;
+            folded.people.admit((&self.people, below), claim, event.offset)?;
         }
         folded.contacts.extend(decoded.contacts);
         Ok(())
+    }
+
+    fn stored(&self, key: &ObjectKey) -> Result<ObjectState, LoadError> {
+        Ok(match self.objects.get(&key.to_bytes())? {
+            Some(bytes) => ObjectState::from_bytes(bytes.as_ref())?,
+            None => ObjectState::new(key.clone()),
+        })
     }
 
     /// Admits at `offset` the event at `retried`, if nothing could be made of it until now: an event whose facts are in
@@ -185,7 +196,8 @@ impl Folder {
         run: &mut Run,
         untouched: &mut BTreeSet<ObjectKey>,
     ) -> Result<(), LoadError> {
-        let open = match folded.undecodable.get(&retried) {
+        let below = || folded.below.as_ref().and_then(|b| b.undecodable.get(&retried));
+        let open = match folded.undecodable.get(&retried).or_else(below) {
             Some(open) => *open,
             None => self.undecodable.contains(&retried.0.to_be_bytes())?,
         };
@@ -215,6 +227,11 @@ impl Folder {
 }
 
 impl Folded {
+    /// What it lacks is read from `below` before the store.
+    pub fn over(&mut self, below: Option<Arc<Folded>>) {
+        self.below = below;
+    }
+
     /// The newest row of every object and person that the events changed.
     pub fn rows(&self) -> Changes {
         by_table(self.objects.values().filter_map(changed_row).chain(self.people.rows().map(unknown)))

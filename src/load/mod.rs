@@ -7,6 +7,7 @@
 //! them still.
 //! One loader owns a directory's tables; nothing else writes `raw`, `core` or the folded tables of `ops`.
 
+mod commit;
 mod fold;
 mod pending;
 mod people;
@@ -20,24 +21,22 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
 pub use fold::Folder;
 pub use rebuild::{Refolded, Until, refold};
 pub use recall::at_offsets;
 
-use self::pending::Pending;
+use self::{
+    commit::{Commit, Rooms},
+    pending::Pending,
+};
 use crate::{
     base::{Offset, Progress},
-    facts::{
-        BatchError, StateError,
-        loads::{LOADS, loads_batch},
-    },
-    lake::{Lake, LakeError, Position, Tail},
+    facts::{BatchError, StateError},
+    lake::{Lake, LakeError, Tail},
     log::{EventLog, LogError},
     store::{Keyspace, Store, StoreError},
-    telemetry,
 };
 
 /// The application id of the loader's commits.
@@ -123,6 +122,7 @@ pub struct Loader {
     next: Offset,
     committed: Offset,
     pending: Option<Pending>,
+    commit: Option<Commit>,
     /// The tables hold what the store knows nothing of.
     forgotten: bool,
     since_trim: u64,
@@ -177,6 +177,7 @@ impl Loader {
             next,
             committed: next,
             pending: None,
+            commit: None,
             forgotten,
             since_trim: 0,
             place: Place::default(),
@@ -206,11 +207,14 @@ impl Loader {
         if self.log.end().0.saturating_sub(self.next.0) > CATCH_UP {
             return self.step().await;
         }
+        if self.commit.as_ref().is_some_and(Commit::is_over) {
+            self.end_commit().await?;
+        }
         let loaded = self.fold(FOLLOW_BYTES, true).await?;
-        let Some(pending) = &self.pending else { return Ok(loaded) };
-        let seen = loaded.is_none() || self.lake.publish_with(pending.tail().clone());
-        if !seen || pending.is_due() {
+        if loaded.is_some() && !self.show() {
             self.commit().await?;
+        } else if self.pending.as_ref().is_some_and(Pending::is_due) {
+            self.begin_commit().await?;
         }
         Ok(loaded)
     }
@@ -233,15 +237,50 @@ impl Loader {
         Ok(total)
     }
 
-    /// Commits what was folded: the tables, then the state behind them. After an error it is as if it had never been
-    /// folded, and what the tables hold of it is recognised when it is folded again.
+    /// Commits what was folded. After an error it is as if it had never been folded, and what the tables hold of it is
+    /// recognised when it is folded again.
     pub async fn commit(&mut self) -> Result<(), LoadError> {
-        let Some(pending) = self.pending.take() else { return Ok(()) };
-        let done = self.put(pending).await;
-        if done.is_err() {
-            self.fall_back();
+        self.begin_commit().await?;
+        self.end_commit().await
+    }
+
+    /// One commit at a time: what is folded faster than it can be committed waits here for the one before.
+    async fn begin_commit(&mut self) -> Result<(), LoadError> {
+        self.end_commit().await?;
+        if let Some(pending) = self.pending.take() {
+            let (lake, store) = (self.lake.clone(), self.store.clone());
+            let rooms = Rooms { lake, store, progress: self.progress.clone(), folder: self.folder.clone() };
+            self.commit = Some(Commit::begin(rooms, pending));
         }
-        done
+        Ok(())
+    }
+
+    /// Waits for the commit that is under way, if one is.
+    async fn end_commit(&mut self) -> Result<(), LoadError> {
+        let Some(commit) = &mut self.commit else { return Ok(()) };
+        let (next, bytes, ended) = (commit.next(), commit.loaded().bytes, commit.end().await);
+        self.commit = None;
+        match ended {
+            Ok(()) => {
+                self.committed = next;
+                if let Some(pending) = &mut self.pending {
+                    pending.over(None);
+                }
+                self.tell();
+                self.show();
+                self.trim(bytes)
+            }
+            Err(error) => {
+                self.fall_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// What is not committed yet, seen; false where a table must have another column first.
+    fn show(&self) -> bool {
+        let tails = [self.commit.as_ref().map(Commit::tail), self.pending.as_ref().map(Pending::tail)];
+        self.lake.publish_with(tails.into_iter().flatten().fold(Tail::of(STAGE), Tail::and))
     }
 
     /// Reads the next events, `bytes` of payload at most, and folds them onto what is pending.
@@ -257,6 +296,7 @@ impl Loader {
         let Some(last) = events.last().map(|e| e.offset) else { return Ok(None) };
         let again = recall::retried(&self.lake, &events).await?;
         let mut pending = self.pending.take().unwrap_or_else(|| Pending::new(from));
+        pending.over(self.commit.as_ref().map(Commit::folded));
         let (folder, lake) = (self.folder.clone(), self.lake.clone());
         let folded = blocking(move || {
             let loaded = pending.add(&folder, &lake, (events, again), show)?;
@@ -276,39 +316,11 @@ impl Loader {
         }
     }
 
-    async fn put(&mut self, mut pending: Pending) -> Result<(), LoadError> {
-        let began = Instant::now();
-        let (folder, lake, mut batch) = (self.folder.clone(), self.lake.clone(), self.store.batch());
-        let (pending, appends, mut batch) = blocking(move || {
-            let appends = pending.take_appends(&folder, &lake)?;
-            pending.folded().store_changes(&folder, &mut batch)?;
-            Ok((pending, appends, batch))
-        })
-        .await?;
-        let last = pending.last();
-        appends.commit(&self.lake, last).await?;
-        self.lake.publish_with(Tail::default());
-        batch.put(&self.progress, NEXT, last.next().0.to_be_bytes());
-        blocking(move || Ok(batch.commit()?)).await?;
-        self.committed = last.next();
-        self.tell();
-        // Last, so that no two of them speak of one load.
-        let load = loads_batch(self.folder.merchant_id(), &pending.as_load())?;
-        let at = Position { stage: STAGE, version: last.0 as i64 };
-        self.lake.append(LOADS, load.schema(), &[], vec![load], at).await?;
-        self.lake.publish();
-        let loaded = pending.loaded();
-        self.trim(loaded.bytes)?;
-        telemetry::loaded(loaded.events, loaded.rejected + loaded.quarantined_facts, began.elapsed().as_secs_f64());
-        telemetry::unhandled_type(loaded.unhandled);
-        Ok(())
-    }
-
-    /// To the last commit: what was folded since is forgotten, and no longer shown.
+    /// To the last commit, or the one under way: what was folded since is forgotten, and no longer shown.
     fn fall_back(&mut self) {
         self.pending = None;
-        self.next = self.committed;
-        self.lake.publish_with(Tail::default());
+        self.next = self.commit.as_ref().map_or(self.committed, Commit::next);
+        self.show();
         self.tell();
     }
 

@@ -1,6 +1,9 @@
 //! What was folded and is not committed yet: the rows so far, and the state that they lead to.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     LoadError, Loaded, STAGE,
@@ -72,9 +75,8 @@ impl Pending {
         appends.extend(publish::table_appends(lake, merchant, run.appended)?);
         if show {
             let hot = publish::hot_rows(lake, merchant, changed)?;
-            for (table, batch) in appends.batches().chain(hot.batches()) {
-                self.tail.push(table, self.last.0 as i64, batch.clone());
-            }
+            appends.batches().for_each(|(table, batch)| self.tail.append(table, self.last.0 as i64, batch.clone()));
+            hot.batches().for_each(|(changes, batch)| self.tail.lay_over(changes, batch.clone()));
         }
         self.appends.extend(appends);
         Ok(loaded)
@@ -88,33 +90,30 @@ impl Pending {
         &self.tail
     }
 
-    pub fn last(&self) -> Offset {
-        self.last
+    /// What is folded next reads `below` before the store: state that is on its way there.
+    pub fn over(&mut self, below: Option<Arc<Folded>>) {
+        self.folded.over(below);
     }
 
-    pub fn loaded(&self) -> Loaded {
-        self.loaded
-    }
-
-    pub fn folded(&self) -> &Folded {
-        &self.folded
-    }
-
-    /// All rows, for their tables.
-    pub fn take_appends(&mut self, folder: &Folder, lake: &Lake) -> Result<Appends, LoadError> {
-        let mut appends = std::mem::take(&mut self.appends);
-        appends.extend(publish::table_appends(lake, folder.merchant_id(), self.folded.rows())?);
-        Ok(appends)
-    }
-
-    /// The commit that is over by now.
-    pub fn as_load(&self) -> Load {
-        Load {
+    /// Taken apart for its commit.
+    pub fn into_parts(self) -> Parts {
+        let load = Load {
             first: self.first,
             last: self.last,
             events: self.loaded.events,
             read_at: self.read_at,
-            committed_at: Micros::now(),
-        }
+            committed_at: Micros::default(),
+        };
+        Parts { load, loaded: self.loaded, folded: self.folded, appends: self.appends, tail: self.tail }
     }
+}
+
+/// What a commit is made of.
+pub struct Parts {
+    /// All but when it was committed.
+    pub load: Load,
+    pub loaded: Loaded,
+    pub folded: Folded,
+    pub appends: Appends,
+    pub tail: Tail,
 }

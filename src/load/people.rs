@@ -40,12 +40,18 @@ struct Slot {
 }
 
 impl People {
-    pub fn admit(&mut self, store: &Keyspace, claim: &IdentityClaim, offset: Offset) -> Result<(), LoadError> {
+    /// What it lacks is read from the people on their way to the store, where there are any, and then from the store.
+    pub fn admit(
+        &mut self,
+        (store, below): (&Keyspace, Option<&People>),
+        claim: &IdentityClaim,
+        offset: Offset,
+    ) -> Result<(), LoadError> {
         let world = if claim.livemode { 'l' } else { 't' };
         let names: Vec<String> = claim.identifiers.iter().map(|i| format!("{world}{}", i.id())).collect();
         let mut homes = BTreeSet::new();
         for name in &names {
-            homes.extend(self.home(store, name, claim.livemode)?);
+            homes.extend(self.home((store, below), name, claim.livemode)?);
         }
         let mut homes = homes.into_iter();
         let home = match homes.next() {
@@ -81,20 +87,32 @@ impl People {
         Ok(())
     }
 
-    /// Where the component of an identifier lies, read from the store on first sight.
-    fn home(&mut self, store: &Keyspace, name: &str, livemode: bool) -> Result<Option<usize>, LoadError> {
+    /// Where the component of an identifier lies, read on first sight.
+    fn home(
+        &mut self,
+        (store, below): (&Keyspace, Option<&People>),
+        name: &str,
+        livemode: bool,
+    ) -> Result<Option<usize>, LoadError> {
         if let Some(home) = self.homes.get(name) {
             return Ok(Some(*home));
         }
-        let Some(root) = store.get(format!("i{name}").as_bytes())? else { return Ok(None) };
-        let root = String::from_utf8_lossy(root.as_ref()).into_owned();
-        let Some(bytes) = store.get(format!("c{root}").as_bytes())? else { return Ok(None) };
-        let (last, component) = read(bytes.as_ref())?;
+        let held = below.and_then(|b| b.homes.get(name).and_then(|home| b.slots.get(*home)));
+        let slot = match held {
+            Some(slot) => Slot::new(slot.root.clone(), livemode, slot.component.clone(), slot.last),
+            None => {
+                let Some(root) = store.get(format!("i{name}").as_bytes())? else { return Ok(None) };
+                let root = String::from_utf8_lossy(root.as_ref()).into_owned();
+                let Some(bytes) = store.get(format!("c{root}").as_bytes())? else { return Ok(None) };
+                let (last, component) = read(bytes.as_ref())?;
+                Slot::new(root, livemode, component, last)
+            }
+        };
         let home = self.slots.len();
-        for identifier in component.identifiers() {
+        for identifier in slot.component.identifiers() {
             self.homes.insert(format!("{}{}", &name[..1], identifier.id()), home);
         }
-        self.slots.push(Slot::new(root, livemode, component, last));
+        self.slots.push(slot);
         Ok(Some(home))
     }
 

@@ -40,6 +40,12 @@ impl Appends {
         }
     }
 
+    /// With the rows of folded tables, whose objects are known to the last event of the commit.
+    pub fn with_rows(mut self, lake: &Lake, merchant: &str, rows: Changes) -> Result<Appends, LoadError> {
+        self.extend(table_appends(lake, merchant, rows)?);
+        Ok(self)
+    }
+
     /// Table by table.
     pub fn batches(&self) -> impl Iterator<Item = (&str, &RecordBatch)> {
         self.0.iter().flat_map(|(table, batches)| batches.iter().map(move |b| (table.as_str(), b)))

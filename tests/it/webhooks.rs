@@ -149,10 +149,13 @@ fn a_delivery_says_how_far_it_came_and_when() {
     let cut = of("type IS NULL");
     assert_eq!((cut["status"].as_str(), cut["source"].as_str()), (Some("failed"), Some("stripe")));
 
-    let (_, metrics) = get(&serving, "/metrics", Some(&serving.token));
+    let metrics = || get(&serving, "/metrics", Some(&serving.token)).1;
+    wait("the loader takes note of its commit", Duration::from_secs(5), || {
+        metrics().contains("tillstream_load_uncommitted_events 0")
+    });
+    let metrics = metrics();
     for told in [
         "tillstream_load_lag_events 0",
-        "tillstream_load_uncommitted_events 0",
         "tillstream_log_events_total 3",
         "tillstream_log_sync_seconds_count",
         "tillstream_log_queue_bytes 0",
