@@ -129,7 +129,7 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Self {
         // With the files that tables and log keep open it stays below the 1,024 that most systems allow a process.
-        Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8700)), public_url: None, connections: 768 }
+        Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8700)), public_url: None, connections: 4096 }
     }
 }
 

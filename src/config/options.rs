@@ -98,7 +98,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     },
     Opt {
         name: "server.connections",
-        meaning: "How many connections are held at once; more than about 900 want a higher limit of open files (ulimit -n)",
+        meaning: "How many connections are held at once; each is an open file (ulimit -Hn)",
         set: |s, v| put(&mut s.server.connections, v.whole(1..=1_000_000).map(|n| n as usize)),
         show: |s| open(s.server.connections),
     },

@@ -1,6 +1,6 @@
 //! Events, folded: which rows they make and how the state behind them changes. Touches no table.
 //!
-//! Reads state from the store and writes none. Several runs of events may be folded one after the other before the state
+//! Reads state from the store, and writes to it only the addresses that events name ([`Folder::keep_contacts`]). Several runs of events may be folded one after the other before the state
 //! that they lead to is stored; the same events over the same state always give the same answer, so what was cut off by
 //! a crash is simply folded again.
 
@@ -34,6 +34,7 @@ pub struct Folder {
     /// Offsets of events that no fact could be made of when they were loaded, and that nothing has mended since.
     undecodable: Keyspace,
     vault: Vault,
+    store: Store,
 }
 
 /// A row, and the offset of the first event that its object's state holds: it tells a new object from a known one.
@@ -52,7 +53,6 @@ pub type Changes = BTreeMap<Table, Vec<Change>>;
 pub struct Folded {
     objects: HashMap<ObjectKey, ObjectState>,
     people: People,
-    contacts: Vec<Contact>,
     /// Whether the event at an offset is undecodable, where that changed.
     undecodable: BTreeMap<Offset, bool>,
     /// State before this that is on its way to the store.
@@ -68,6 +68,7 @@ pub struct Run {
     pub quarantined: Vec<Quarantined>,
     pub rejected: u64,
     pub unhandled: u64,
+    contacts: Vec<Contact>,
     /// Objects whose state changed.
     touched: BTreeSet<ObjectKey>,
 }
@@ -81,6 +82,7 @@ impl Folder {
             people: store.keyspace("people")?,
             undecodable: store.keyspace("undecodable")?,
             vault,
+            store: store.clone(),
         })
     }
 
@@ -120,24 +122,33 @@ impl Folder {
         Ok(run)
     }
 
+    /// Keeps the addresses that `run` named: before its rows are seen, as whoever sees a person may want to reach them.
+    pub fn keep_contacts(&self, run: &Run) -> Result<(), LoadError> {
+        let mut batch = self.store.batch();
+        for contact in &run.contacts {
+            self.vault.put(&mut batch, contact.kind, &contact.hash, &contact.plaintext)?;
+        }
+        Ok(batch.commit()?)
+    }
+
     /// Takes over all state of `other`, another store's, in place of its own, and keeps the addresses that it knows.
-    pub fn adopt(&self, store: &Store, other: &Folder) -> Result<(), StoreError> {
+    pub fn adopt(&self, other: &Folder) -> Result<(), StoreError> {
         let all =
             [(&self.objects, &other.objects), (&self.people, &other.people), (&self.undecodable, &other.undecodable)];
         for (mine, theirs) in all {
             mine.clear()?;
-            let mut batch = store.batch();
+            let mut batch = self.store.batch();
             for entry in theirs.prefix(b"") {
                 let (key, value) = entry?;
                 batch.put(mine, key, value);
                 if batch.len() >= ADOPTED_AT_ONCE {
-                    std::mem::replace(&mut batch, store.batch()).commit()?;
+                    std::mem::replace(&mut batch, self.store.batch()).commit()?;
                 }
             }
             batch.commit()?;
         }
-        self.vault.adopt(store, &other.vault)?;
-        store.sync()
+        self.vault.adopt(&self.store, &other.vault)?;
+        self.store.sync()
     }
 
     fn admit(
@@ -174,7 +185,7 @@ impl Folder {
         for claim in &decoded.claims {
             folded.people.admit((&self.people, below), claim, event.offset)?;
         }
-        folded.contacts.extend(decoded.contacts);
+        run.contacts.extend(decoded.contacts);
         Ok(())
     }
 
@@ -244,7 +255,7 @@ impl Folded {
         by_table(objects.chain(people.into_iter().map(unknown)))
     }
 
-    /// Puts the state that the events led to, and the addresses that they named, into `batch`.
+    /// Puts the state that the events led to into `batch`.
     pub fn store_changes(&self, folder: &Folder, batch: &mut Batch) -> Result<(), LoadError> {
         for (key, state) in &self.objects {
             batch.put(&folder.objects, key.to_bytes(), state.to_bytes()?);
@@ -255,11 +266,7 @@ impl Folded {
                 false => batch.delete(&folder.undecodable, offset.0.to_be_bytes()),
             }
         }
-        self.people.store_changes(&folder.people, batch)?;
-        for contact in &self.contacts {
-            folder.vault.put(batch, contact.kind, &contact.hash, &contact.plaintext)?;
-        }
-        Ok(())
+        self.people.store_changes(&folder.people, batch)
     }
 }
 

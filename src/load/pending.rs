@@ -59,6 +59,7 @@ impl Pending {
         show: bool,
     ) -> Result<Loaded, LoadError> {
         let run = folder.fold(&mut self.folded, &events, &again)?;
+        folder.keep_contacts(&run)?;
         let loaded = Loaded {
             events: events.len() as u64,
             bytes: events.iter().map(|e| e.envelope.payload.len() as u64).sum(),

@@ -112,6 +112,7 @@ impl Refolded {
             let mut folded = Folded::default();
             // A retry brings nothing that its event, read by the same decoder, did not.
             let run = self.folder.fold(&mut folded, events, &[])?;
+            self.folder.keep_contacts(&run)?;
             let mut batch = store.batch();
             folded.store_changes(&self.folder, &mut batch)?;
             batch.commit()?;
@@ -191,7 +192,7 @@ impl Loader {
             }
         }
         tokio::task::block_in_place(|| {
-            self.folder.adopt(&self.store, &refolded.folder)?;
+            self.folder.adopt(&refolded.folder)?;
             let mut end = self.store.batch();
             end.delete(&self.progress, REBUILDING);
             end.put(&self.progress, super::NEXT, self.next.0.to_be_bytes());

@@ -17,6 +17,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -34,6 +35,14 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// From where a request came: the other end of its connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
+
+/// Lets the process open as many files as it may ever: each connection is one, and what a shell allows at first is few.
+pub fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!("connections are limited to the {:?} files that may be open: {error}", limit.current);
+    }
+}
 
 /// Serves until `stop`, and then until the requests under way are answered.
 pub async fn listen(listener: TcpListener, routes: Router, connections: usize, mut stop: watch::Receiver<bool>) {

@@ -77,6 +77,7 @@ pub async fn serve(
     let receivers = Arc::new(webhooks::Receivers::new(settings));
     let (write_keys, connections) = (settings.storefront.write_keys.clone().into(), settings.server.connections);
     let app = App { instance: instance.clone(), metrics, token, receivers, write_keys };
+    listen::allow_files();
     let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
     let socket = ops::socket(instance.dir());

@@ -193,7 +193,9 @@ fn nothing_lost_nothing_doubled(till: &Till, expected: &[String], provider: &Pro
     let doubled = till.sql("SELECT event_id, digest, count(*) AS n FROM raw.events GROUP BY 1, 2 HAVING count(*) > 1");
     assert!(doubled.is_empty(), "{doubled:?}");
     let taken = provider.taken();
-    assert!(!taken.is_empty(), "messages were sent");
+    let outbox =
+        till.sql("SELECT channel, provider, state, reason, count(*) AS n FROM ops.messages GROUP BY 1, 2, 3, 4");
+    assert!(!taken.is_empty(), "no message was sent: {outbox:?}");
     for (message, times) in &taken {
         assert_eq!(*times, 1, "{message:?} went {times} times");
     }
