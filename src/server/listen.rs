@@ -17,7 +17,6 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -38,9 +37,8 @@ pub struct Peer(pub SocketAddr);
 
 /// Lets the process open as many files as it may ever: each connection is one, and what a shell allows at first is few.
 pub fn allow_files() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::warn!("connections are limited to the {:?} files that may be open: {error}", limit.current);
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!("connections are limited to the files that may be open: {error}");
     }
 }
 
