@@ -19,10 +19,14 @@ use super::{
     rules::{Stage, Verdict},
 };
 use crate::{
-    base::{Micros, PersonId},
+    base::{Micros, PersonId, time::HOUR},
     engine::Session,
     pipeline::{On, Segment, Trigger},
 };
+
+/// How long after somebody entered a segment an address of theirs is waited for: events that tell of a payment and of the
+/// customer behind it come in any order.
+const ADDRESS_GRACE: i64 = HOUR;
 
 /// What a look at all segments found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -150,7 +154,11 @@ impl Activator {
             Call { trigger, member, occurrence }
         };
         match trigger.on {
-            On::Enter => found.entered.iter().map(|m| call(m, m.entered_at, None)).collect(),
+            // Who entered lately is called for again: by now there may be an address. Who was told is not told again.
+            On::Enter => {
+                let lately = found.lasting.iter().filter(|m| as_of.0 - m.entered_at.0 < ADDRESS_GRACE);
+                found.entered.iter().chain(lately).map(|m| call(m, m.entered_at, None)).collect()
+            }
             On::Exit => found.exited.iter().map(|m| call(m, as_of, None)).collect(),
             On::Every(every) => {
                 let every = micros(every);

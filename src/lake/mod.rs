@@ -245,6 +245,11 @@ impl Lake {
         self.all().into_iter().filter_map(|table| table.state())
     }
 
+    /// Keeps upkeep from beginning, once any that runs is over, for as long as what this gives lives.
+    pub async fn still(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.upkeep.lock().await
+    }
+
     fn all(&self) -> Vec<Arc<Table>> {
         self.0.tables.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }

@@ -196,15 +196,27 @@ impl Loader {
 
     /// Loads and commits one batch; `None` when there is nothing to load.
     pub async fn step(&mut self) -> Result<Option<Loaded>, LoadError> {
-        let loaded = self.fold(BATCH_BYTES, false).await?;
+        let mut loaded = self.fold(BATCH_BYTES, false).await?;
+        while let Some(total) = loaded.as_mut()
+            && self.is_behind()
+        {
+            let Some(more) = self.fold(BATCH_BYTES, false).await? else { break };
+            *total += more;
+        }
         self.commit().await?;
         Ok(loaded)
+    }
+
+    /// Whether some table holds what is still to be folded, since a commit was cut off between two tables. Until all hold it
+    /// nothing is shown early and nothing committed short of it: an older row must not be laid over a newer one.
+    fn is_behind(&self) -> bool {
+        recall::held(&self.lake).is_some_and(|held| held >= self.next)
     }
 
     /// The same for whoever calls often: rows are seen at once, and committed when enough have gathered, or when they
     /// have waited long enough. Far behind the log nothing is shown early, since catching up is the faster way.
     pub async fn follow(&mut self) -> Result<Option<Loaded>, LoadError> {
-        if self.log.end().0.saturating_sub(self.next.0) > CATCH_UP {
+        if self.log.end().0.saturating_sub(self.next.0) > CATCH_UP || self.is_behind() {
             return self.step().await;
         }
         if self.commit.as_ref().is_some_and(Commit::is_over) {

@@ -175,6 +175,8 @@ impl Loader {
         let mut begin = self.store.batch();
         begin.put(&self.progress, REBUILDING, []);
         begin.commit_durable()?;
+        // What upkeep read before a table is replaced must not be laid into it after.
+        let still = self.lake.still().await;
         for table in Table::ALL.into_iter().filter(|t| tables.is_empty() || tables.contains(t)) {
             let content: lake::Rows = match snapshot.provider(table.name()) {
                 Some(provider) => {
@@ -191,6 +193,7 @@ impl Loader {
                 self.reached(&changes, table).await?;
             }
         }
+        drop(still);
         tokio::task::block_in_place(|| {
             self.folder.adopt(&refolded.folder)?;
             let mut end = self.store.batch();

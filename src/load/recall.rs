@@ -68,11 +68,13 @@ impl Loader {
         self.forgotten
     }
 
-    /// Makes `raw.events` hold all that this loader has loaded: what a rebuild starts from.
+    /// Makes `raw.events` hold all that any table does, and this loader stand behind it: what a rebuild starts from.
     pub async fn settle(&mut self) -> Result<(), LoadError> {
         self.commit().await?;
-        let Some(held) = held(&self.lake).filter(|_| self.forgotten) else { return Ok(()) };
-        self.recall_identities().await?;
+        let Some(held) = held(&self.lake).filter(|held| self.forgotten || *held >= self.next) else { return Ok(()) };
+        if self.forgotten {
+            self.recall_identities().await?;
+        }
         // What was cut off in the middle of a commit may be in other tables and not in this one.
         let of = |table| self.lake.position(table, STAGE).map_or(0, |at| at as u64 + 1);
         let mut from = Offset(of(EVENTS).min(of(QUARANTINE))).max(self.log.start());

@@ -50,6 +50,7 @@ impl Instance {
         mapping: OrdersMapping,
         progress: &dyn Progress,
     ) -> Result<Ingested, OpsError> {
+        let _taking = self.take_in();
         let mut total = Ingested::default();
         for file in files {
             let name = if file == Path::new("-") { "stdin".to_owned() } else { file.display().to_string() };
@@ -109,15 +110,17 @@ impl Instance {
         let (mut done, newest) = appended?;
         done.quarantined += loaded?.quarantined_facts;
         if source == Source::Klaviyo {
-            // Consent is as fresh as the newest thing that was told of where it is given and taken back.
-            self.activator.consent_was_seen(newest)?;
+            // Consent is as fresh as the newest profile that was told.
+            if newest > Micros::default() {
+                self.activator.consent_was_seen(newest.min(Micros::now()))?;
+            }
         }
         done.seconds = began.elapsed().as_secs_f64();
         progress.end(&format!("{} read, {} new, {} duplicates", done.read, done.accepted, done.duplicates));
         Ok(done)
     }
 
-    /// Also the time of the newest event. Owns the receiver: whoever reads ahead must not wait for us once we failed.
+    /// Also the time of the newest profile. Owns the receiver: whoever reads ahead must not wait for us once we failed.
     async fn append_all(
         &self,
         source: Source,
@@ -140,8 +143,8 @@ impl Instance {
                     Err(error) => failed = Some(error),
                 }
             }
-            newest =
-                events.iter().filter(|e| e.event_type != REJECTED).map(|e| e.occurred_at).fold(newest, Micros::max);
+            let profiles = events.iter().filter(|e| e.object_type.as_deref() == Some("profile"));
+            newest = profiles.map(|e| e.occurred_at).fold(newest, Micros::max);
             self.take(source, events, &mut done).await?;
             tell();
             // What was read before the fault is kept; the fault itself is the user's to hear.

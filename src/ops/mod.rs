@@ -18,7 +18,10 @@ mod watch;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::Mutex;
@@ -62,6 +65,8 @@ pub struct Instance {
     place: Place,
     activator: Activator,
     runs: store::Keyspace,
+    /// Files and backfills that are being taken in.
+    taking: AtomicUsize,
     backfills: Backfills,
     store: Store,
     /// Released last.
@@ -109,6 +114,7 @@ impl Instance {
         let instance = Instance {
             dir: dir.to_owned(),
             runs: store.keyspace("runs")?,
+            taking: AtomicUsize::new(0),
             backfills: Backfills::open(&store)?,
             settings,
             privacy_key,
@@ -135,6 +141,12 @@ impl Instance {
         &self.dir
     }
 
+    /// Says that something is taken in, for as long as what this gives lives.
+    fn take_in(&self) -> TakingIn<'_> {
+        self.taking.fetch_add(1, Ordering::AcqRel);
+        TakingIn(&self.taking)
+    }
+
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -147,7 +159,7 @@ impl Instance {
         &self.project
     }
 
-    /// A reader of what is committed by now, at business time `as_of`.
+    /// A reader of what is seen by now, from files and from memory, at business time `as_of`.
     pub fn session(&self, as_of: Micros) -> Result<Session, OpsError> {
         let limits = Limits { time: Some(self.settings.engine.time_limit), rows: None };
         Ok(self.runner.session(&self.project, as_of, limits)?)
@@ -195,3 +207,12 @@ impl Instance {
 
 /// In `runs`: when every change was last folded in.
 const FOLDED_IN: &[u8] = b"\0folded_in";
+
+/// See [`Instance::take_in`].
+struct TakingIn<'a>(&'a AtomicUsize);
+
+impl Drop for TakingIn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,6 +1,6 @@
 //! Pipelines now, and then who enters which segment and what is sent.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::{Instance, OpsError};
 use crate::{
     activate::{Dispatched, Evaluated},
     base::{Micros, Offset, Progress, progress::Silent, suggest},
-    engine::Tables,
+    engine::{Session, Tables},
     facts::Table,
     lake::{Snapshot, changes_of},
     load::Until,
@@ -77,7 +77,7 @@ impl Instance {
         if another_time && (self.settings.activate.send || as_of > now || looked > Some(as_of)) {
             return Ok(Ran { report, segments: None, messages: None });
         }
-        let (segments, messages) = self.activate(as_of).await?;
+        let (segments, messages) = self.activate(another_time.then_some(as_of)).await?;
         // What activation recorded is part of the tables that the caller sees next.
         self.load(&Silent).await?;
         Ok(Ran { report, segments: Some(segments), messages: Some(messages) })
@@ -132,12 +132,22 @@ impl Instance {
         Ok(runner.run(&self.project, &request, progress).await?)
     }
 
-    /// Looks at every segment, queues what its triggers want, and sends what is due.
-    pub(super) async fn activate(&self, as_of: Micros) -> Result<(Evaluated, Dispatched), OpsError> {
-        let session = self.session(as_of)?;
-        let evaluated = self.activator.evaluate(&session, as_of).await?;
-        let dispatched = self.activator.dispatch(&session, as_of).await?;
+    /// Looks at every segment, queues what its triggers want, and sends what is due; at a business time, or now.
+    pub(super) async fn activate(&self, as_of: Option<Micros>) -> Result<(Evaluated, Dispatched), OpsError> {
+        let time = || as_of.unwrap_or_else(Micros::now);
+        let (session, at) = self.abreast(time()).await?;
+        let evaluated = self.activator.evaluate(&session, at).await?;
+        // A look takes time, in which people pay and unsubscribe.
+        let (session, at) = self.abreast(time()).await?;
+        let dispatched = self.activator.dispatch(&session, at).await?;
         Ok((evaluated, dispatched))
+    }
+
+    /// A reader of all that the log holds by now: nobody is written to on less. An error while loading holds it up.
+    async fn abreast(&self, at: Micros) -> Result<(Session, Micros), OpsError> {
+        let mut loader = self.loader.lock().await;
+        while loader.follow().await?.is_some() {}
+        Ok((self.session(at)?, at))
     }
 
     /// Whether any event of a merchant's happened at `as_of` or later.
@@ -181,9 +191,13 @@ impl Instance {
             }
             batch.commit()?;
         }
+        // A cart at the beginning of a file may be paid at its end.
+        if self.taking.load(Ordering::Acquire) > 0 {
+            return Ok(());
+        }
         let fresh = self.runs.get(LOOKED)?.is_none_or(|at| at.as_ref() != loaded.to_be_bytes());
         if fresh || self.activator.due(now)?.is_some_and(|due| due <= now) {
-            self.activate(now).await?;
+            self.activate(None).await?;
             let mut batch = self.store.batch();
             batch.put(&self.runs, LOOKED, loaded.to_be_bytes());
             batch.commit()?;

@@ -31,7 +31,7 @@ impl Instance {
         self.activator.known(trigger)?;
         // Whoever paid or unsubscribed a moment ago must be known to have.
         self.load(&Silent).await?;
-        let (_, dispatched) = self.activate(Micros::now()).await?;
+        let (_, dispatched) = self.activate(None).await?;
         Ok(Dispatched {
             messages: dispatched.messages.into_iter().filter(|m| m.trigger == trigger).collect(),
             ..dispatched

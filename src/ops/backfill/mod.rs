@@ -72,6 +72,7 @@ impl Instance {
         let Some(_turn) = self.backfills.turn(source) else {
             return Err(OpsError::Told(format!("another backfill of {source} is under way: wait until it ends")));
         };
+        let _taking = self.take_in();
         let (mut job, resumed) = self.job_for(&api, asked, check)?;
         self.load_available().await?;
         let purpose = if check { Purpose::Compare } else { Purpose::Take(Errand::Backfill) };
