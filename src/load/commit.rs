@@ -1,4 +1,7 @@
 //! A commit under way: the tables, then the state behind them, beside whatever is folded meanwhile.
+//!
+//! What must hold: state is stored only when every table has its rows, so that a commit that is cut off anywhere is one
+//! that tables recognise when it is repeated; what it commits is seen from memory until it is over.
 
 use std::{sync::Arc, time::Instant};
 

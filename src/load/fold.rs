@@ -1,8 +1,8 @@
 //! Events, folded: which rows they make and how the state behind them changes. Touches no table.
 //!
-//! Reads state from the store, and writes to it only the addresses that events name ([`Folder::keep_contacts`]). Several runs of events may be folded one after the other before the state
-//! that they lead to is stored; the same events over the same state always give the same answer, so what was cut off by
-//! a crash is simply folded again.
+//! Reads state from the store, and writes to it only the addresses that events name ([`Folder::keep_contacts`]). Several
+//! runs of events may be folded one after the other before the state that they lead to is stored; the same events over
+//! the same state always give the same answer, so what was cut off by a crash is simply folded again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},

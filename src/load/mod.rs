@@ -24,6 +24,7 @@ use std::{
 };
 
 pub use fold::Folder;
+pub use publish::fold_in;
 pub use rebuild::{Refolded, Until, refold};
 pub use recall::at_offsets;
 
@@ -87,6 +88,10 @@ pub enum LoadError {
     LogBehind { held: Offset, end: Offset },
     #[error("the loader's work was cut off: {0}")]
     CutOff(String),
+}
+
+fn unreadable(error: impl std::fmt::Display) -> LoadError {
+    LoadError::ReadBack(error.to_string())
 }
 
 /// What one batch, or several, came to.
@@ -350,12 +355,6 @@ impl Loader {
         }
         Ok(())
     }
-}
-
-/// Lays gathered changes into their base tables, beside whatever is loaded meanwhile: where there are enough of them to
-/// be worth the rewrite, or `every` one.
-pub async fn fold_in(lake: &Lake, every: bool) -> Result<(), LoadError> {
-    publish::fold_in(lake, every).await
 }
 
 /// Work that would hold up everything else on the runtime's threads.

@@ -1,4 +1,7 @@
 //! What was folded and is not committed yet: the rows so far, and the state that they lead to.
+//!
+//! What must hold: it is a run of events without a gap, and rows, state and tail are of all of them; a run that fails is
+//! dropped whole. It writes nothing but the addresses that events name, which a commit's rows must find.
 
 use std::{
     sync::Arc,

@@ -125,7 +125,8 @@ pub fn hot_rows(lake: &Lake, merchant: &str, rows: Changes) -> Result<Appends, L
     Ok(appends)
 }
 
-/// Lays the changes of each table into its base: of every table that has any, or of those that have many. Readers see
+/// Lays the changes of each table into its base, beside whatever is loaded meanwhile: of every table that has any, or of
+/// those that have enough to be worth the rewrite. Readers see
 /// both in one snapshot. A table that fails does not keep the others from theirs; the first failure is returned.
 pub async fn fold_in(lake: &Lake, every: bool) -> Result<(), LoadError> {
     let mut failed = None;

@@ -10,12 +10,17 @@ use std::{
 };
 
 use arrow::record_batch::RecordBatch;
-use datafusion::prelude::{SessionContext, col, lit};
+use datafusion::{
+    logical_expr::Expr,
+    prelude::{col, lit},
+    scalar::ScalarValue,
+};
 use futures::StreamExt;
 
 use super::{
     LoadError, Loader,
     fold::{self, Folded, Folder},
+    recall, unreadable,
 };
 use crate::{
     base::{Logged, Micros, Offset, Progress},
@@ -27,6 +32,8 @@ use crate::{
 /// Rows written at once to a scratch table.
 const CHUNK: usize = 50_000;
 const STAGE: &str = "refold";
+/// In the store from the first table that is replaced until all state is.
+pub(super) const REBUILDING: &[u8] = b"rebuilding";
 
 /// Which events count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,6 +42,16 @@ pub struct Until {
     pub before: Option<Micros>,
     /// What the log had got before this offset.
     pub offset: Option<Offset>,
+}
+
+impl Until {
+    /// `None`: all of them count.
+    fn condition(self) -> Option<Expr> {
+        let time = |before: Micros| lit(ScalarValue::TimestampMicrosecond(Some(before.0), Some("UTC".into())));
+        let before = self.before.map(|before| col("occurred_at").lt(time(before)));
+        let offset = self.offset.map(|offset| col("log_offset").lt(lit(offset.0 as i64)));
+        before.into_iter().chain(offset).reduce(Expr::and)
+    }
 }
 
 /// Tables and state as the chosen events make them, in a directory that goes with this.
@@ -72,7 +89,7 @@ pub async fn refold(
     progress.begin("Folding raw.events", source.rows(raw::EVENTS), "events");
     let mut done = 0u64;
     let mut chunk = 0i64;
-    if let Some(mut events) = read(source, until).await? {
+    if let Some(mut events) = recall::rows(source, raw::EVENTS, &[], until.condition()).await? {
         while let Some(batch) = events.next().await {
             let events = replay::events(&batch.map_err(unreadable)?).map_err(unreadable)?;
             done += events.len() as u64;
@@ -84,26 +101,6 @@ pub async fn refold(
     refolded.lake.publish();
     progress.end(&format!("{done} events"));
     Ok(refolded)
-}
-
-async fn read(
-    source: &Snapshot,
-    until: Until,
-) -> Result<Option<datafusion::execution::SendableRecordBatchStream>, LoadError> {
-    let Some(table) = source.provider(raw::EVENTS) else { return Ok(None) };
-    let mut rows = SessionContext::new().read_table(table).map_err(unreadable)?;
-    if let Some(before) = until.before {
-        let time = datafusion::scalar::ScalarValue::TimestampMicrosecond(Some(before.0), Some("UTC".into()));
-        rows = rows.filter(col("occurred_at").lt(lit(time))).map_err(unreadable)?;
-    }
-    if let Some(offset) = until.offset {
-        rows = rows.filter(col("log_offset").lt(lit(offset.0 as i64))).map_err(unreadable)?;
-    }
-    rows.execute_stream().await.map(Some).map_err(unreadable)
-}
-
-pub(super) fn unreadable(error: impl std::fmt::Display) -> LoadError {
-    LoadError::ReadBack(error.to_string())
 }
 
 impl Refolded {
@@ -178,11 +175,8 @@ impl Loader {
         // What upkeep read before a table is replaced must not be laid into it after.
         let still = self.lake.still().await;
         for table in Table::ALL.into_iter().filter(|t| tables.is_empty() || tables.contains(t)) {
-            let content: lake::Rows = match snapshot.provider(table.name()) {
-                Some(provider) => {
-                    let all = SessionContext::new().read_table(provider).map_err(unreadable)?;
-                    all.execute_stream().await.map_err(unreadable)?.into()
-                }
+            let content: lake::Rows = match recall::rows(&snapshot, table.name(), &[], None).await? {
+                Some(all) => all.into(),
                 None => Vec::new().into(),
             };
             rows += self.lake.replace(table.name(), table.schema(), content, None).await?;
@@ -215,6 +209,3 @@ impl Loader {
         Ok(())
     }
 }
-
-/// In the store from the first table that is replaced until all state is.
-pub(super) const REBUILDING: &[u8] = b"rebuilding";

@@ -14,10 +14,8 @@ use datafusion::{
 use futures::StreamExt;
 
 use super::{
-    BATCH_BYTES, LoadError, Loader, STAGE, blocking,
-    fold::Folded,
-    publish::raw_appends,
-    rebuild::{REBUILDING, unreadable},
+    BATCH_BYTES, LoadError, Loader, STAGE, blocking, fold::Folded, publish::raw_appends, rebuild::REBUILDING,
+    unreadable,
 };
 use crate::{
     base::{Logged, Offset},
@@ -49,7 +47,7 @@ pub async fn retried(lake: &Lake, events: &[Logged]) -> Result<Vec<Logged>, Load
 pub async fn at_offsets(snapshot: &Snapshot, offsets: &[Offset]) -> Result<Vec<Logged>, LoadError> {
     let offsets = offsets.iter().map(|o| lit(o.0 as i64)).collect();
     let condition = col("log_offset").in_list(offsets, false);
-    let Some(mut rows) = rows(snapshot, EVENTS, &[], condition).await? else { return Ok(Vec::new()) };
+    let Some(mut rows) = rows(snapshot, EVENTS, &[], Some(condition)).await? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     while let Some(batch) = rows.next().await {
         found.extend(replay::events(&batch.map_err(unreadable)?).map_err(unreadable)?);
@@ -104,7 +102,7 @@ impl Loader {
         if start == Offset(0) {
             return Ok(());
         }
-        let trimmed = || col("log_offset").lt(lit(start.0 as i64));
+        let trimmed = || Some(col("log_offset").lt(lit(start.0 as i64)));
         let snapshot = self.lake.snapshot();
         let events = rows(&snapshot, EVENTS, &replay::IDENTITY, trimmed()).await?;
         self.restore(events, replay::identities).await?;
@@ -126,16 +124,18 @@ impl Loader {
     }
 }
 
-/// Some columns (all where none is named) of a table's rows that meet a condition; `None` where there is no such table.
+/// Some columns (all where none is named) of a table's rows, all or those that meet a condition; `None` where there is no such table.
 pub async fn rows(
     snapshot: &Snapshot,
     table: &str,
     columns: &[&str],
-    condition: Expr,
+    condition: Option<Expr>,
 ) -> Result<Option<SendableRecordBatchStream>, LoadError> {
     let Some(table) = snapshot.provider(table) else { return Ok(None) };
-    let mut rows =
-        SessionContext::new().read_table(table).map_err(unreadable)?.filter(condition).map_err(unreadable)?;
+    let mut rows = SessionContext::new().read_table(table).map_err(unreadable)?;
+    if let Some(condition) = condition {
+        rows = rows.filter(condition).map_err(unreadable)?;
+    }
     if !columns.is_empty() {
         rows = rows.select_columns(columns).map_err(unreadable)?;
     }
