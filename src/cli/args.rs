@@ -242,7 +242,7 @@ pub enum QuarantineAction {
     List,
     /// One of them, with its payload as it was received.
     Show { id: u64 },
-    /// Decode again, as after an upgrade, and take in what is good now; all without an id.
+    /// Decode again, as after an upgrade, and take in what is good now; all without an id. Exits 1 where some are refused.
     Retry { ids: Vec<u64> },
 }
 

@@ -1,10 +1,10 @@
 //! `backfill`: history from a provider's API, and with `--check` what of it is not held.
 
-use std::{fmt::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::{Context, args::Backfill, reach::reach};
+use super::{Context, args::Backfill, push, reach::reach};
 use crate::ops::{Backfilled, Reply, Request};
 
 pub async fn run(context: &Context, backfill: Backfill) -> anyhow::Result<ExitCode> {
@@ -52,9 +52,4 @@ fn compared(done: &Backfilled) -> String {
 
 fn window(done: &Backfilled) -> String {
     format!("from {} to {}", done.since.as_deref().unwrap_or("the beginning"), done.until)
-}
-
-fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
-    let written = text.write_fmt(line);
-    debug_assert!(written.is_ok(), "writing to a string cannot fail");
 }

@@ -18,7 +18,13 @@ mod serve;
 mod sql;
 mod triggers;
 
-use std::{collections::BTreeMap, io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Arguments},
+    io::Write,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, error::ErrorKind};
 use serde::Serialize;
@@ -122,6 +128,12 @@ impl Context {
     ) -> anyhow::Result<()> {
         self.answer(&BTreeMap::from([(name, list)]), |_| text(list))
     }
+}
+
+/// One more line of an answer.
+fn push(text: &mut String, line: Arguments<'_>) {
+    let written = fmt::Write::write_fmt(text, line);
+    debug_assert!(written.is_ok(), "writing to a string cannot fail");
 }
 
 /// Whoever read our output has seen enough (`| head`): no failure.

@@ -1,10 +1,10 @@
 //! `run`: pipelines now.
 
-use std::{fmt::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::{Context, args::Run, reach::reach};
+use super::{Context, args::Run, push, reach::reach};
 use crate::ops::{Ran, Reply, Request};
 
 pub async fn run(context: &Context, run: Run) -> anyhow::Result<ExitCode> {
@@ -49,9 +49,4 @@ fn text(ran: &Ran) -> String {
     }
     push(&mut text, format_args!("as of {}, run {} ({:.1} s)\n", report.as_of, report.run_id, report.seconds));
     text
-}
-
-fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
-    let written = text.write_fmt(line);
-    debug_assert!(written.is_ok(), "writing to a string cannot fail");
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a directory and its surroundings, and what to do about each fault.
+//! What is wrong with a directory and its surroundings, and what to do about each fault. It changes nothing.
 
 use std::{fs, time::Duration};
 
@@ -27,6 +27,10 @@ const ROOM: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Behind by more than this, the tables are not what people expect of them.
 const BACKLOG: u64 = 100_000;
+/// More files in one table than this, and every query feels them: upkeep merges them long before.
+const FILES: usize = 2000;
+/// A sync that takes this long on average holds every webhook up as long.
+const SLOW_SYNC_MS: f64 = 100.0;
 /// Before this the clock is surely wrong: 2025-01-01.
 const EARLIEST: Micros = Micros(1_735_689_600_000_000);
 
@@ -34,7 +38,7 @@ impl Instance {
     pub async fn doctor(&self) -> Vec<Finding> {
         let mut findings = vec![self.disk(), self.permissions(), clock(), self.log_finding(), self.backlog()];
         findings.extend([self.tables_finding(), self.set_aside_finding().await]);
-        findings.push(self.stripe());
+        findings.extend([self.stripe(), self.receivers()]);
         findings.extend(self.apis().await);
         findings.extend(self.providers().await);
         findings.push(self.pipelines().await);
@@ -65,10 +69,50 @@ impl Instance {
         }
     }
 
+    fn log_finding(&self) -> Finding {
+        if let Some(why) = self.log.stopped() {
+            return Finding::new("log", false, why.to_string(), "see the disk, then start again");
+        }
+        let (stats, size) = (self.log.stats(), self.log.size());
+        let sync_ms = stats.sync_micros as f64 / 1000.0 / stats.syncs.max(1) as f64;
+        let found = format!(
+            "{} events and {} duplicates since the start, {sync_ms:.1} ms a sync; {:.1} MB kept, {} bytes wait",
+            stats.events,
+            stats.duplicates,
+            size.kept_bytes as f64 / 1e6,
+            size.queued_bytes
+        );
+        Finding::new(
+            "log",
+            sync_ms <= SLOW_SYNC_MS,
+            found,
+            "its disk is slow or busy: move the data directory to another",
+        )
+    }
+
+    fn tables_finding(&self) -> Finding {
+        let snapshot = self.lake.snapshot();
+        let tables: Vec<(String, usize, u64)> = snapshot
+            .tables()
+            .into_iter()
+            .map(|t| (snapshot.files(&t).unwrap_or(0), snapshot.bytes(&t).unwrap_or(0), t))
+            .map(|(files, bytes, table)| (table, files, bytes))
+            .collect();
+        let (files, bytes) = tables.iter().fold((0, 0), |(f, b), t| (f + t.1, b + t.2));
+        let found = format!("{} tables of {files} files, {:.1} MB", tables.len(), bytes as f64 / 1e6);
+        match tables.into_iter().max_by_key(|t| t.1).filter(|t| t.1 > FILES) {
+            None => Finding::new("tables", true, found, ""),
+            Some((table, files, _)) => Finding::new(
+                "tables",
+                false,
+                format!("{found}; {table} alone has {files} files"),
+                "upkeep does not keep up: see its errors in the log of serve, and whether the disk is busy",
+            ),
+        }
+    }
+
     fn backlog(&self) -> Finding {
-        let place = self.place.now();
-        let behind = self.log.end().0.saturating_sub(place.next.0);
-        let uncommitted = place.next.0.saturating_sub(place.committed.0);
+        let (behind, uncommitted) = self.lag();
         let found = format!("{behind} events in the log wait to be loaded, {uncommitted} to be committed");
         Finding::new(
             "backlog",
@@ -90,13 +134,30 @@ impl Instance {
         Finding::new("quarantine", true, found, "")
     }
 
+    /// Whose webhooks are accepted.
     fn stripe(&self) -> Finding {
-        let secrets = self.settings.stripe.webhook_secrets.len();
-        let found = match secrets {
-            0 => "no webhook secret is set, so no webhook is accepted; files are".to_owned(),
+        let found = match self.settings.stripe.webhook_secrets.len() {
+            0 => "no webhook secret is set, so no webhook of Stripe's is accepted; files are".to_owned(),
             n => format!("{n} webhook secrets"),
         };
         Finding::new("stripe", true, found, "")
+    }
+
+    /// The same of all others who may post.
+    fn receivers(&self) -> Finding {
+        let settings = &self.settings;
+        let all = [
+            ("Klaviyo", settings.klaviyo.webhook_secret.is_some()),
+            ("Twilio", settings.twilio.auth_token.is_some()),
+            ("Aliyun", settings.aliyun.webhook_secret.is_some()),
+            ("the shop's pages", !settings.storefront.write_keys.is_empty()),
+        ];
+        let named = |set: bool| {
+            let names: Vec<&str> = all.iter().filter(|(_, is)| *is == set).map(|(name, _)| *name).collect();
+            if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
+        };
+        let found = format!("accepted: {}; without a secret or key: {}", named(true), named(false));
+        Finding::new("receivers", true, found, "")
     }
 
     /// The APIs that history comes from.
@@ -157,7 +218,7 @@ impl Instance {
 }
 
 impl Finding {
-    pub(super) fn new(subject: &str, ok: bool, found: String, remedy: &str) -> Finding {
+    fn new(subject: &str, ok: bool, found: String, remedy: &str) -> Finding {
         let remedy = if ok { String::new() } else { remedy.to_owned() };
         Finding { subject: subject.to_owned(), ok, found, remedy }
     }

@@ -24,6 +24,7 @@ use std::{
     },
 };
 
+use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use self::backfill::Backfills;
@@ -50,6 +51,9 @@ use crate::{
     store::{self, Store, Vault},
     telemetry,
 };
+
+/// In `runs`: when every change was last folded in.
+const FOLDED_IN: &[u8] = b"\0folded_in";
 
 /// See the module.
 pub struct Instance {
@@ -165,6 +169,17 @@ impl Instance {
         Ok(self.runner.session(&self.project, as_of, limits)?)
     }
 
+    /// How many rows there are of what stands after FROM.
+    async fn count(&self, from: &str) -> Result<u64, OpsError> {
+        #[derive(Deserialize)]
+        struct Count {
+            n: u64,
+        }
+        let sql = format!("SELECT count(*) AS n FROM {from}");
+        let rows: Vec<Count> = self.session(Micros::now())?.rows(&sql).await?;
+        Ok(rows.iter().map(|r| r.n).sum())
+    }
+
     /// Loads everything that is in the log by now, and tidies the tables after it.
     pub async fn load(&self, progress: &dyn Progress) -> Result<Loaded, OpsError> {
         Ok(self.loader.lock().await.drain(progress).await?)
@@ -204,9 +219,6 @@ impl Instance {
         Ok(())
     }
 }
-
-/// In `runs`: when every change was last folded in.
-const FOLDED_IN: &[u8] = b"\0folded_in";
 
 /// See [`Instance::take_in`].
 struct TakingIn<'a>(&'a AtomicUsize);

@@ -84,13 +84,7 @@ impl Instance {
 
     /// How many rows wait to be mended.
     pub(super) async fn set_aside_open(&self) -> Result<u64, OpsError> {
-        #[derive(Deserialize)]
-        struct Count {
-            n: u64,
-        }
-        let sql = format!("SELECT count(*) AS n FROM ({}) AS open", open(""));
-        let rows: Vec<Count> = self.session(Micros::now())?.rows(&sql).await?;
-        Ok(rows.iter().map(|r| r.n).sum())
+        self.count(&format!("({}) AS open", open(""))).await
     }
 
     /// One of them with its payload, whether it was taken in or not.

@@ -152,15 +152,8 @@ impl Instance {
 
     /// Whether any event of a merchant's happened at `as_of` or later.
     async fn happened_since(&self, as_of: Micros) -> Result<bool, OpsError> {
-        #[derive(Deserialize)]
-        struct Count {
-            n: u64,
-        }
-        let sql = format!(
-            "SELECT count(*) AS n FROM raw.events WHERE source <> 'tillstream' AND occurred_at >= TIMESTAMP '{as_of}'"
-        );
-        let rows: Vec<Count> = self.session(Micros::now())?.rows(&sql).await?;
-        Ok(rows.iter().any(|r| r.n > 0))
+        let since = format!("raw.events WHERE source <> 'tillstream' AND occurred_at >= TIMESTAMP '{as_of}'");
+        Ok(self.count(&since).await? > 0)
     }
 
     /// What the clock or new rows make due: pipelines by their schedules, then segments and messages. For `serve`.
