@@ -115,7 +115,7 @@ impl Activator {
             medium: Medium::Sms,
             destination_hash: self.names.phone(phone),
             source: event.source.to_string(),
-            reason: if lifted { "START by text message" } else { "STOP by text message" }.to_owned(),
+            reason: Said::reason(lifted).to_owned(),
             at: event.occurred_at,
             lifted,
         }

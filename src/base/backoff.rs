@@ -1,4 +1,4 @@
-//! How long to wait before trying again what failed: the one way in which anything here does.
+//! How long to wait before asking again whoever did not answer as wanted: the one way in which anything here does.
 
 use std::time::Duration;
 

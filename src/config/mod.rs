@@ -128,7 +128,8 @@ pub struct Server {
 
 impl Default for Server {
     fn default() -> Self {
-        // With the files that tables and log keep open it stays below the 1,024 that most systems allow a process.
+        // Each is an open file, and `serve` raises its limit of those to the highest that the system allows: far above
+        // this. Who knocks while all are taken waits, so it is better too high than too low.
         Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8700)), public_url: None, connections: 4096 }
     }
 }

@@ -141,6 +141,26 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
     Ok(())
 }
 
+/// The metrics that rows are made of, as the API names them.
+pub const METRICS: [&str; 15] = [
+    "Received Email",
+    "Opened Email",
+    "Clicked Email",
+    "Bounced Email",
+    "Dropped Email",
+    "Marked Email as Spam",
+    "Unsubscribed from Email Marketing",
+    "Subscribed to Email Marketing",
+    "Sent SMS",
+    "Received SMS",
+    "Clicked SMS",
+    "Failed to Deliver SMS",
+    "Unsubscribed from SMS Marketing",
+    "Subscribed to SMS Marketing",
+    CHECKOUT_STARTED,
+];
+const CHECKOUT_STARTED: &str = "Checkout Started";
+
 /// The channel and kind of a message's event, by its metric.
 fn message_kind(metric: &str) -> Option<(&'static str, &'static str)> {
     Some(match metric {
@@ -193,7 +213,7 @@ fn metric(event: &mut Event, document: &Document) -> Result<bool, DecodeError> {
         event.decoded.rows.push(row.into());
         handled = true;
     }
-    if event.kind() == "Checkout Started" {
+    if event.kind() == CHECKOUT_STARTED {
         let row = checkout_started(event, properties, person)?;
         event.decoded.rows.push(row.into());
         handled = true;
@@ -338,5 +358,18 @@ fn consent(
         wording: None,
         at,
         seen_at: event.at(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_made_of_every_metric_that_is_named_here() {
+        for metric in METRICS {
+            let makes_rows = message_kind(metric).is_some() || consent_state(metric).is_some();
+            assert!(makes_rows || metric == CHECKOUT_STARTED, "{metric}");
+        }
     }
 }

@@ -13,7 +13,7 @@ mod decode;
 mod fold;
 pub mod identity;
 mod json;
-mod klaviyo;
+pub mod klaviyo;
 pub mod loads;
 mod observation;
 mod orders;

@@ -24,6 +24,13 @@ pub enum Said {
     Start(E164),
 }
 
+impl Said {
+    /// Of a word: why a number is texted no more, or again.
+    pub fn reason(lifted: bool) -> &'static str {
+        if lifted { "START by text message" } else { "STOP by text message" }
+    }
+}
+
 /// What a receipt says that happened to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -144,11 +151,10 @@ fn happened(event: &mut Event, message_id: String, kind: &str, occurred_at: Micr
 
 fn word(event: &mut Event, phone: &E164, lifted: bool) {
     let destination_hash = event.phone_hash(phone);
-    let reason = if lifted { "START by text message" } else { "STOP by text message" };
     let word = Word {
         channel: "sms",
         destination_hash: &destination_hash,
-        reason: Some(reason.to_owned()),
+        reason: Some(Said::reason(lifted).to_owned()),
         at: event.at(),
         source: event.envelope.source.as_str(),
         lifted,

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{DataFusionError, Result as PlanResult};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::col;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
@@ -86,7 +87,7 @@ async fn laid_in(
     changed: Arc<TableState>,
     (key, order): (&str, &str),
     schema: &SchemaRef,
-) -> PlanResult<datafusion::execution::SendableRecordBatchStream> {
+) -> PlanResult<SendableRecordBatchStream> {
     let newer = Arc::new(Scan::new(changed));
     let plan = match base.filter(|_| !touched.is_empty()) {
         Some(base) => laid_over(Arc::new(Scan::of_files(base, touched.to_vec())), newer, key, schema)?,
@@ -127,7 +128,7 @@ async fn touched(
     .await
 }
 
-async fn keys(scan: Scan, key: &str) -> PlanResult<datafusion::execution::SendableRecordBatchStream> {
+async fn keys(scan: Scan, key: &str) -> PlanResult<SendableRecordBatchStream> {
     let rows = SessionContext::new().read_table(Arc::new(scan))?;
     rows.select_columns(&["livemode", key])?.execute_stream().await
 }

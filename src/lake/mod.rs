@@ -5,7 +5,7 @@
 //! different tables may run at the same time, writes to one table queue up. Nothing written is seen by readers of
 //! [`Lake::snapshot`] until [`Lake::publish`], which also shows what its stage holds in memory ([`Tail`]).
 //!
-//! It never looks into rows, never decides what is stored where, and knows nothing of the log of events.
+//! It looks into no row but for the key of a change that it folds in, never decides what is stored where, and knows nothing of the log of events.
 
 mod durable;
 mod error;

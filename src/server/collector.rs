@@ -40,8 +40,9 @@ pub async fn collect(State(app): State<App>, Path(call): Path<String>, request: 
         let body = unpacked(&parts.headers, body)?;
         let collected = Collected::read(call, body);
         let given = user(&parts.headers).or_else(|| collected.write_key()).unwrap_or_default();
-        if !is_one_of(&app.write_keys, &given) {
-            return Err(unknown_key(&app.write_keys));
+        let keys = &app.receivers.write_keys;
+        if !is_one_of(keys, &given) {
+            return Err(unknown_key(keys));
         }
         collected.envelopes(now).map_err(Refusal::too_many)
     };

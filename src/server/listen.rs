@@ -28,7 +28,8 @@ use tokio::{
 const HEAD_TIME: Duration = Duration::from_secs(15);
 /// Far above the headers of any sender, and small beside a body.
 const HEAD_BYTES: usize = 64 << 10;
-/// After a failure to take a connection, which no file to spare is the usual cause of.
+/// After a failure to take a connection, which no file to spare is the usual cause of. No [`Backoff`](crate::base::Backoff):
+/// nobody is asked again who might be overrun, and a file may be free at any moment.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// From where a request came: the other end of its connection.
@@ -114,6 +115,6 @@ async fn converse(stream: TcpStream, peer: SocketAddr, routes: Router, mut stop:
 }
 
 /// Returns once the process is to stop, or nobody is left who could say so.
-async fn told(stop: &mut watch::Receiver<bool>) {
+pub async fn told(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|s| *s).await);
 }

@@ -1,6 +1,7 @@
 //! `serve`: webhooks in, answers out, and the work that goes on by itself.
 //!
-//! The only place that names axum and hyper. Handlers verify, hand on, and answer; what happens to an event is decided elsewhere.
+//! The only place that names axum and hyper. Handlers verify, hand on, and answer; what happens to an event is decided
+//! elsewhere. Every route but those that receive, and health, wants the admin's token.
 
 mod auth;
 mod collector;
@@ -28,7 +29,6 @@ use tokio::{
 
 use crate::{
     base::progress::Silent,
-    config::Secret,
     ops::{self, Instance, OpsError, Request},
     telemetry::Metrics,
 };
@@ -61,7 +61,6 @@ pub struct App {
     metrics: Metrics,
     token: auth::AdminToken,
     receivers: Arc<webhooks::Receivers>,
-    write_keys: Arc<[Secret]>,
 }
 
 /// Serves until `stop`. `ready` is told the address once requests are answered, and the admin's token.
@@ -75,8 +74,8 @@ pub async fn serve(
     let token = auth::AdminToken::of(instance.dir())?;
     let settings = instance.settings();
     let receivers = Arc::new(webhooks::Receivers::new(settings));
-    let (write_keys, connections) = (settings.storefront.write_keys.clone().into(), settings.server.connections);
-    let app = App { instance: instance.clone(), metrics, token, receivers, write_keys };
+    let connections = settings.server.connections;
+    let app = App { instance: instance.clone(), metrics, token, receivers };
     listen::allow_files();
     let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
@@ -84,9 +83,7 @@ pub async fn serve(
     let local = listen_locally(&socket)?;
     let mut work = tokio::spawn(work::go_on(instance.clone(), stop.clone()));
 
-    let stopped = |mut stop: watch::Receiver<bool>| async move {
-        drop(stop.wait_for(|s| *s).await);
-    };
+    let stopped = |mut stop: watch::Receiver<bool>| async move { listen::told(&mut stop).await };
     let http = listen::listen(listener, routes(app.clone()), connections, stop.clone());
     let commands = axum::serve(local, local::routes(app)).with_graceful_shutdown(stopped(stop.clone()));
     ready(address, &socket);

@@ -27,9 +27,9 @@ use super::{
 };
 use crate::{
     base::{Envelope, Micros, Source},
-    config::{Aliyun, BaseUrl, Settings},
+    config::{Aliyun, BaseUrl, Secret, Settings},
     log::{AppendError, Appended},
-    sources::{self, KlaviyoVerifier, Signed, TwilioVerifier, Verifier, delivery},
+    sources::{KlaviyoVerifier, Signed, TwilioVerifier, Verifier, decode_or_keep, delivery},
     telemetry,
 };
 
@@ -43,6 +43,8 @@ pub struct Receivers {
     klaviyo: KlaviyoVerifier,
     twilio: TwilioVerifier,
     aliyun: Aliyun,
+    /// Of the shop's pages and apps.
+    pub write_keys: Vec<Secret>,
     public_url: Option<BaseUrl>,
 }
 
@@ -54,6 +56,7 @@ impl Receivers {
             klaviyo: KlaviyoVerifier::new(settings.klaviyo.webhook_secret.as_ref()),
             twilio: TwilioVerifier::new(settings.twilio.auth_token.as_ref()),
             aliyun: settings.aliyun.clone(),
+            write_keys: settings.storefront.write_keys.clone(),
             public_url: settings.server.public_url.clone(),
         }
     }
@@ -143,8 +146,7 @@ pub async fn stripe(State(app): State<App>, request: Request) -> Response {
     let open = |parts: &Parts, body: &Bytes, now| {
         let signature = text(&parts.headers, HeaderName::from_static("stripe-signature"));
         app.receivers.stripe.verify(signature, body, now).map_err(Refusal::unsigned)?;
-        let event = sources::decode(Source::Stripe, body, now);
-        Ok(vec![event.unwrap_or_else(|rejected| rejected.envelope(Source::Stripe, body, now))])
+        Ok(vec![decode_or_keep(Source::Stripe, body, now)])
     };
     receive(&app, Source::Stripe, request, open, StatusCode::OK).await
 }
@@ -155,8 +157,8 @@ pub async fn klaviyo(State(app): State<App>, request: Request) -> Response {
         let (signature, timestamp) = (header("klaviyo-signature"), header("klaviyo-timestamp"));
         app.receivers.klaviyo.verify(signature, timestamp, body).map_err(Refusal::unsigned)?;
         delivery::webhook(body, header("klaviyo-webhook-id"), now).map_err(|fault| match fault {
-            delivery::OtherWebhook::Mismatch => Refusal { reason: "webhook_id", ..Refusal::unsigned(fault) },
-            delivery::OtherWebhook::TooMany(many) => Refusal::too_many(many),
+            delivery::WebhookFault::Mismatch => Refusal { reason: "webhook_id", ..Refusal::unsigned(fault) },
+            delivery::WebhookFault::TooMany(many) => Refusal::too_many(many),
         })
     };
     receive(&app, Source::Klaviyo, request, open, StatusCode::OK).await
@@ -181,8 +183,7 @@ fn twilio(app: &App, parts: &Parts, body: &Bytes, now: Micros) -> Result<Vec<Env
     let urls = called(app.receivers.public_url.as_ref(), parts);
     app.receivers.twilio.verify(signature, &urls, &signed).map_err(Refusal::unsigned)?;
     let body = if form { delivery::form(parameters) } else { body.clone() };
-    let event = sources::decode(Source::Twilio, &body, now);
-    Ok(vec![event.unwrap_or_else(|rejected| rejected.envelope(Source::Twilio, &body, now))])
+    Ok(vec![decode_or_keep(Source::Twilio, &body, now)])
 }
 
 /// The addresses that the sender may have called: ours as configured, else whatever leads here by its own word, of which

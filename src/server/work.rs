@@ -40,8 +40,8 @@ pub async fn go_on(instance: Arc<Instance>, stop: watch::Receiver<bool>) -> Resu
     loops.spawn(repeat("running what is due", LOOK, instance.clone(), stop.clone(), |i| async move {
         i.run_due(&Silent).await
     }));
-    loops.spawn(ask(Source::Stripe, ASK_STRIPE, instance.clone(), stop.clone()));
-    loops.spawn(ask(Source::Klaviyo, ASK_KLAVIYO, instance.clone(), stop.clone()));
+    loops.spawn(ask("asking Stripe", (Source::Stripe, ASK_STRIPE), instance.clone(), stop.clone()));
+    loops.spawn(ask("asking Klaviyo", (Source::Klaviyo, ASK_KLAVIYO), instance.clone(), stop.clone()));
     loops.spawn(repeat("upkeep", UPKEEP, instance, stop, |i| async move { i.upkeep().await }));
     while let Some(ended) = loops.join_next().await {
         ended?;
@@ -56,10 +56,9 @@ async fn load(instance: Arc<Instance>, mut stop: watch::Receiver<bool>) {
         end.mark_unchanged();
         let loaded = instance.load_available().await;
         failures = told("loading", &loaded, failures);
-        let pause = if failures > 0 { AFTER_FAILURE.wait(failures) } else { GATHER };
         tokio::select! {
             _ = stop.wait_for(|s| *s) => break,
-            _ = sleep(pause) => {}
+            _ = sleep(pause(GATHER, failures)) => {}
         }
         if failures > 0 {
             continue;
@@ -77,21 +76,30 @@ async fn load(instance: Arc<Instance>, mut stop: watch::Receiver<bool>) {
 }
 
 /// At once, since what happened while nothing ran is what is missing most, and then every so often.
-async fn ask(source: Source, every: Duration, instance: Arc<Instance>, mut stop: watch::Receiver<bool>) {
+async fn ask(
+    what: &'static str,
+    (source, every): (Source, Duration),
+    instance: Arc<Instance>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut failures = 0;
     loop {
-        match instance.poll(source, stop.clone()).await {
-            Ok(Some(done)) if done.missing > 0 => {
-                tracing::info!("{source}: its API listed {} events that nothing else had brought", done.missing);
-            }
-            Ok(Some(_)) => {}
+        let asked = match instance.poll(source, stop.clone()).await {
             // Without a key there is nothing to ask, now or later.
             Ok(None) => return,
+            Ok(Some(done)) => {
+                if done.missing > 0 {
+                    tracing::info!("{source}: its API listed {} events that nothing else had brought", done.missing);
+                }
+                Ok(())
+            }
             Err(_) if *stop.borrow() => return,
-            Err(error) => tracing::error!("asking {source} for what happened failed, and is tried again: {error}"),
-        }
+            Err(error) => Err(error),
+        };
+        failures = told(what, &asked, failures);
         tokio::select! {
             _ = stop.wait_for(|s| *s) => return,
-            _ = sleep(every) => {}
+            _ = sleep(pause(every, failures)) => {}
         }
     }
 }
@@ -108,13 +116,17 @@ async fn repeat<F, Fut>(
 {
     let mut failures = 0;
     loop {
-        let pause = if failures > 0 { every.max(AFTER_FAILURE.wait(failures)) } else { every };
         tokio::select! {
             _ = stop.wait_for(|s| *s) => return,
-            _ = sleep(pause) => {}
+            _ = sleep(pause(every, failures)) => {}
         }
         failures = told(what, &work(instance.clone()).await, failures);
     }
+}
+
+/// Until it is tried again what is done every so often and has failed so many times in a row.
+fn pause(every: Duration, failures: u32) -> Duration {
+    if failures > 0 { every.max(AFTER_FAILURE.wait(failures)) } else { every }
 }
 
 /// Tells of a failure; how many there were in a row by now.

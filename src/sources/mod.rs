@@ -61,7 +61,7 @@ pub fn decode(source: Source, body: &Bytes, received_at: Micros) -> Result<Envel
 }
 
 /// The same, with what cannot be decoded as the envelope that keeps it.
-fn decode_or_keep(source: Source, body: &Bytes, received_at: Micros) -> Envelope {
+pub fn decode_or_keep(source: Source, body: &Bytes, received_at: Micros) -> Envelope {
     decode(source, body, received_at).unwrap_or_else(|rejected| rejected.envelope(source, body, received_at))
 }
 

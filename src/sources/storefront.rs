@@ -1,8 +1,8 @@
 //! The shop's own events, in the shape of Segment's tracking messages: page, track, identify, alias, group, screen.
 //!
-//! The digest is of the whole message but `sentAt` and `_metadata`, which libraries change when they send again. The type of a `track` message is its event's
-//! name (`Product Added`); of the others, the message's type. A message is live unless a top-level `"livemode": false` marks
-//! it as made up.
+//! The digest is of the whole message but `sentAt` and `_metadata`, which libraries change when they send again. The type
+//! of a `track` message is its event's name (`Product Added`); of the others, the message's type. A message is live unless
+//! a top-level `"livemode": false` marks it as made up.
 
 use bytes::Bytes;
 use serde_json::Value;

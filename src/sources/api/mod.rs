@@ -12,9 +12,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::{klaviyo::KlaviyoApi, stripe::StripeApi};
-use super::decode;
+use super::decode_or_keep;
 use crate::{
-    base::{Envelope, Micros, Source},
+    base::{Backoff, Envelope, Micros, Source},
     net::{self, Client, NetError, Outcome, Request, Response},
 };
 
@@ -115,7 +115,7 @@ const RETRY: net::Retry =
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// A proxy that serves an old page for a new one does so for a moment.
 const STUCK_TRIES: u32 = 4;
-const STUCK_WAIT: Duration = Duration::from_millis(500);
+const STUCK: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(4) };
 
 impl Api {
     pub fn source(&self) -> Source {
@@ -149,7 +149,7 @@ impl Api {
                 let (provider, path) = self.place(leg.list);
                 return Err(ApiError::NoPage { provider, path, why: "it leads to itself".to_owned() });
             }
-            tokio::time::sleep(STUCK_WAIT * tries).await;
+            tokio::time::sleep(STUCK.wait(tries)).await;
             tries += 1;
         }
     }
@@ -185,8 +185,7 @@ async fn ask(client: &Client, provider: &'static str, request: &Request) -> Resu
 
 /// One item of a page. What cannot be an event is kept with its reason, as everywhere.
 fn envelope(source: Source, item: Vec<u8>, received_at: Micros) -> Envelope {
-    let item = bytes::Bytes::from(item);
-    decode(source, &item, received_at).unwrap_or_else(|rejected| rejected.envelope(source, &item, received_at))
+    decode_or_keep(source, &item.into(), received_at)
 }
 
 /// With a query, encoded.

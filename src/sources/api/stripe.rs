@@ -6,7 +6,7 @@
 //! after the window's end, and the next window's.
 //!
 //! An object that was listed is made an event of type `<object>.fetched`, with the object as it came inside. Its id
-//! holds a digest of the object, so that the same state is the same event whenever it is fetched; its time is that of
+//! (`fetched:…`) holds a digest of the object, so that the same state is the same event whenever it is fetched; its time is that of
 //! the answer, by Stripe's clock, at which the object was so: no event of before can outweigh it, and any later one does.
 
 use std::time::Duration;
@@ -100,8 +100,6 @@ struct Fetched<'a> {
     api_version: &'static str,
     created: i64,
     livemode: bool,
-    /// How it came, since no event of Stripe's has this id.
-    fetched_by: &'static str,
     data: Data<'a>,
 }
 
@@ -230,14 +228,13 @@ fn fetched(
 ) -> Result<Vec<u8>, serde_json::Error> {
     let digest = Digest::of_json(object.get().as_bytes())?;
     serde_json::to_vec(&Fetched {
-        id: format!("list_backfill:{}:{digest}", item.id),
+        id: format!("fetched:{}:{digest}", item.id),
         object: "event",
         kind,
         api_version: VERSION,
         created: asked_at.seconds(),
         // Refunds do not say; a key sees one world alone.
         livemode: item.livemode.unwrap_or(live),
-        fetched_by: "list_backfill",
         data: Data { object },
     })
 }

@@ -13,12 +13,13 @@ use serde_json::{Value, json, value::RawValue};
 use super::{TooMany, few};
 use crate::{
     base::{Envelope, Micros, Source},
+    facts::klaviyo::METRICS,
     sources::{Rejected, decode_or_keep},
 };
 
-/// The body was signed for another webhook than its header names.
+/// Why nothing of a webhook is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum OtherWebhook {
+pub enum WebhookFault {
     #[error("the Klaviyo-Webhook-Id header and the body's klaviyo_webhook_id name different webhooks")]
     Mismatch,
     #[error(transparent)]
@@ -54,13 +55,13 @@ struct Payload<'a> {
 }
 
 /// Every event in `body`, which its signature vouches for. `webhook_id`: as the header names it.
-pub fn webhook(body: &Bytes, webhook_id: &str, received_at: Micros) -> Result<Vec<Envelope>, OtherWebhook> {
+pub fn webhook(body: &Bytes, webhook_id: &str, received_at: Micros) -> Result<Vec<Envelope>, WebhookFault> {
     let parsed: Body = match serde_json::from_slice(body) {
         Ok(parsed) => parsed,
         Err(error) => return Ok(vec![Rejected::from_json(&error).envelope(Source::Klaviyo, body, received_at)]),
     };
     if parsed.meta.klaviyo_webhook_id.as_deref() != Some(webhook_id) {
-        return Err(OtherWebhook::Mismatch);
+        return Err(WebhookFault::Mismatch);
     }
     let resource = |raw: &RawValue| resource(raw).unwrap_or_else(|| body.slice_ref(raw.get().as_bytes()));
     let resources = few(parsed.data)?.into_iter().map(resource);
@@ -89,7 +90,8 @@ fn resource(raw: &RawValue) -> Option<Bytes> {
     serde_json::to_vec(&fields).ok().map(Bytes::from)
 }
 
-/// The metric of a topic (`event:klaviyo.opened_email`): by the name that Klaviyo's API gives it, else the topic itself.
+/// The metric of a topic (`event:klaviyo.opened_email`): by the name that Klaviyo's API gives it where rows are made of it,
+/// else the topic itself.
 fn metric(topic: &str) -> &str {
     let Some(slug) = topic.strip_prefix("event:klaviyo.") else { return topic };
     let known = METRICS.iter().find(|name| name.to_ascii_lowercase().replace(' ', "_") == slug);
@@ -99,26 +101,6 @@ fn metric(topic: &str) -> &str {
         (None, _) => topic,
     }
 }
-
-/// The metrics that tables are made from.
-const METRICS: [&str; 16] = [
-    "Received Email",
-    "Opened Email",
-    "Clicked Email",
-    "Bounced Email",
-    "Dropped Email",
-    "Marked Email as Spam",
-    "Unsubscribed from Email Marketing",
-    "Subscribed to Email Marketing",
-    "Sent SMS",
-    "Received SMS",
-    "Clicked SMS",
-    "Failed to Deliver SMS",
-    "Unsubscribed from SMS Marketing",
-    "Subscribed to SMS Marketing",
-    "Checkout Started",
-    "Placed Order",
-];
 
 #[cfg(test)]
 mod tests {
@@ -171,9 +153,9 @@ mod tests {
 
     #[test]
     fn a_body_for_another_webhook_is_refused_and_one_that_is_no_json_kept() {
-        assert_eq!(webhook(&body(&json!([])), "W2", Micros(1)), Err(OtherWebhook::Mismatch));
+        assert_eq!(webhook(&body(&json!([])), "W2", Micros(1)), Err(WebhookFault::Mismatch));
         let nameless = Bytes::from_static(b"{\"data\":[]}");
-        assert_eq!(webhook(&nameless, "", Micros(1)), Err(OtherWebhook::Mismatch));
+        assert_eq!(webhook(&nameless, "", Micros(1)), Err(WebhookFault::Mismatch));
         assert_eq!(webhook(&Bytes::from_static(b"{"), "W1", Micros(1)).unwrap()[0].event_type, REJECTED);
         assert_eq!(webhook(&body(&json!([])), "W1", Micros(1)), Ok(Vec::new()));
     }

@@ -10,7 +10,7 @@ mod twilio;
 
 pub use self::{
     aliyun::reports,
-    klaviyo::{OtherWebhook, webhook},
+    klaviyo::{WebhookFault, webhook},
     segment::{Call, Collected},
     twilio::{form, parameters},
 };
