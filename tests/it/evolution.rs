@@ -45,7 +45,6 @@ fn charges(till: &Till) -> Vec<Value> {
 fn a_table_of_fewer_columns_opens_grows_and_is_filled_by_a_rebuild() {
     let till = Till::new();
     ingest(&till, "first.ndjson", &[charge("a", false), charge("b", false)]);
-    let whole = till.facts();
     without(
         &till,
         &[("core.charges", &["amount_refunded", "customer_id"]), ("raw.events", &["load_offset", "account"])],
@@ -70,5 +69,4 @@ fn a_table_of_fewer_columns_opens_grows_and_is_filled_by_a_rebuild() {
     let clean = Till::new();
     ingest(&clean, "all.ndjson", &[charge("a", false), charge("b", false), charge("a", true), charge("c", false)]);
     assert_eq!(charges(&clean), charges(&till));
-    assert!(whole.len() > 2, "there was something to narrow");
 }

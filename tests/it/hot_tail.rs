@@ -1,15 +1,8 @@
 //! What was acknowledged is seen before it is committed, and is right before, after, and when the process is killed between.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
 
-use tillstream::{base::Micros, config::Secret, sources};
-
-use crate::support::{Serving, Till, wait};
+use crate::support::{Serving, Till, signature, wait};
 
 const SECRET: &str = "whsec_of_the_tests";
 /// Without what activation records of its own messages meanwhile.
@@ -25,7 +18,7 @@ fn post_all(serving: &Serving, events: &[String]) {
         let mut posts = tokio::task::JoinSet::new();
         for body in events {
             let place = room.clone().acquire_owned().await.unwrap();
-            let signed = sources::sign(&Secret::new(SECRET), body.as_bytes(), Micros::now());
+            let signed = signature(SECRET, body);
             let post = client.post(&url).header("Stripe-Signature", signed).body(body.clone());
             posts.spawn(async move {
                 let status = post.send().await.unwrap().status().as_u16();
@@ -82,9 +75,7 @@ fn facts_are_right_from_memory_and_from_files_and_after_a_kill_between() {
     // Some of a shop's events are delivered twice.
     let id = |event: &String| serde_json::from_str::<serde_json::Value>(event).unwrap()["id"].to_string();
     let more = all + late.iter().map(id).collect::<BTreeSet<_>>().len() as u64;
-    let began = Instant::now();
     wait("events that say what others said are seen", Duration::from_secs(10), || till.count(EVENTS) == more);
-    println!("seen after {:?}", began.elapsed());
     assert!(till.facts() == expected, "from memory");
     wait("all of it is committed", Duration::from_secs(20), || committed(&till));
     assert!(till.facts() == expected, "from files");

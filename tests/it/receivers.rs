@@ -1,7 +1,6 @@
 //! What others than Stripe post to a running `serve`: Klaviyo, Twilio, Aliyun, and the shop's own pages.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::TcpStream,
     time::{Duration, Instant},
@@ -18,7 +17,7 @@ use tillstream::{
     sources::{Signed, TwilioVerifier},
 };
 
-use crate::support::{Serving, Till, reference, wait};
+use crate::support::{Serving, Till, wait};
 
 const KLAVIYO: &str = "klaviyo-secret-of-the-tests";
 const TWILIO: &str = "twilio-token-of-the-tests";
@@ -322,8 +321,8 @@ struct Case {
 
 #[test]
 fn what_twilios_own_library_accepts_is_accepted_and_nothing_beside_it() {
-    let Some(path) = reference("vectors/twilio_signature.json") else { return };
-    let Vectors { json_body, cases } = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let vectors = include_str!("../fixtures/signatures/twilio.json");
+    let Vectors { json_body, cases } = serde_json::from_str(vectors).unwrap();
     assert_eq!(cases.len(), 6);
     for case in cases {
         let check = |token: &str, url: &str, params: &[(String, String)]| {
