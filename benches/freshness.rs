@@ -1,34 +1,32 @@
-//! How soon an acknowledged webhook is in an answer, under load: a `serve` of its own, signed Stripe webhooks at a given rate,
-//! and queries that look for one of them at a time.
+//! How soon an acknowledged webhook is in an answer, under load: a `serve` of its own, signed Stripe webhooks at a given
+//! rate, and queries that look for one of them at a time.
 //!
-//! `cargo bench --bench freshness -- [--rate N] [--seconds S] [--connections C] [--dir DIR]` (default: 1,000 a second for 30
-//! seconds over 64 connections). Waits are counted from when an event was due, so that a server that stalls is not
+//! `cargo bench --bench freshness -- [--rate N] [--seconds S] [--connections C] [--dir DIR]` (default: 1,000 a second for
+//! 30 seconds over 64 connections). Waits are counted from when an event was due, so that a server that stalls is not
 //! spared the events that it held up. Every ten seconds a line; at the end the percentiles. Exits 1 where the targets
 //! are missed: acknowledged within 25 ms and seen within 1 s at the 99th percentile.
 
+mod support;
+
 use std::{
     env, fs,
-    net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
+    process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use tillstream::{
-    base::{Micros, Source},
-    config::Secret,
-    sources,
-    synth::Shop,
-};
+use tillstream::{base::Micros, config::Secret, sources};
 use tokio::{sync::watch, task::JoinSet, time};
 
-const SECRET: &str = "whsec_of_the_bench";
+use self::support::{Bodies, SECRET, Server, at};
+
 const ACK_P99: Duration = Duration::from_millis(25);
 const SEEN_P99: Duration = Duration::from_secs(1);
 /// Events of the sample shop that are told again and again, each time of other objects.
 const CUSTOMERS: u32 = 1500;
+const DAYS: u32 = 30;
 const REPORT: Duration = Duration::from_secs(10);
 /// Between two looks for an event.
 const LOOK: Duration = Duration::from_millis(10);
@@ -59,78 +57,35 @@ impl Given {
     }
 }
 
-/// The server under load; it goes with this.
-struct Server {
-    child: Child,
-    address: String,
+/// The server under load.
+struct Loaded {
+    server: Server,
     data: PathBuf,
     token: String,
 }
 
-impl Server {
-    async fn start(dir: &Path) -> Result<Server> {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
-        let data = dir.join("data");
-        let child = Command::new(env!("CARGO_BIN_EXE_tillstream"))
-            .current_dir(dir)
-            .args(["--quiet", "serve", "--listen", &address, "--data"])
-            .arg(&data)
-            .env("TILLSTREAM__STRIPE__WEBHOOK_SECRETS", SECRET)
-            .stdout(Stdio::null())
-            .spawn()?;
-        let mut server = Server { child, address, data, token: String::new() };
-        for _ in 0..600 {
-            if tokio::net::TcpStream::connect(&server.address).await.is_ok() {
-                server.token = fs::read_to_string(server.data.join("admin.token"))?.trim().to_owned();
-                return Ok(server);
-            }
-            ensure!(server.child.try_wait()?.is_none(), "serve ended");
-            time::sleep(Duration::from_millis(100)).await;
-        }
-        bail!("serve does not answer")
+impl Loaded {
+    fn start(dir: &Path) -> Result<Loaded> {
+        let (server, data) = (Server::ours(dir)?, dir.join("data"));
+        let token = fs::read_to_string(data.join("admin.token"))?.trim().to_owned();
+        Ok(Loaded { server, data, token })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.server.address)
     }
 
     fn resident_mb(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server.child.id()))?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
     }
 
     /// Bytes that the process has written so far.
     fn written(&self) -> Result<u64> {
-        let io = fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
+        let io = fs::read_to_string(format!("/proc/{}/io", self.server.child.id()))?;
         let line = io.lines().find_map(|l| l.strip_prefix("write_bytes:")).context("no write_bytes")?;
         Ok(line.trim().parse()?)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
-            eprintln!("serve could not be ended: {error}");
-        }
-    }
-}
-
-/// Bodies without end: the shop's events, in each pass under other ids.
-struct Bodies {
-    shop: Vec<String>,
-}
-
-impl Bodies {
-    fn new() -> Bodies {
-        let shop = Shop { customers: CUSTOMERS, days: 30, sources: vec![Source::Stripe], ..Shop::default() };
-        let lines = shop.generate().map(|(_, line)| String::from_utf8_lossy(&line).into_owned());
-        Bodies { shop: lines.collect() }
-    }
-
-    fn body(&self, n: u64) -> String {
-        let (pass, line) = (n / self.shop.len() as u64, &self.shop[(n % self.shop.len() as u64) as usize]);
-        let mut body = line.clone();
-        for kind in ["evt_", "pi_", "ch_", "cus_", "re_", "cs_", "in_", "sub_"] {
-            body = body.replace(&format!("\"{kind}"), &format!("\"{kind}{pass}x"));
-        }
-        body
     }
 }
 
@@ -154,10 +109,6 @@ impl Waits {
     }
 }
 
-fn at(sorted: &[Duration], share: f64) -> Duration {
-    sorted.get((sorted.len().saturating_sub(1) as f64 * share) as usize).copied().unwrap_or_default()
-}
-
 #[derive(Default)]
 struct Measured {
     acked: Waits,
@@ -171,13 +122,13 @@ type Acked = Option<(String, Instant)>;
 
 async fn send(
     given: &Given,
-    server: &Server,
+    server: &Loaded,
     bodies: Arc<Bodies>,
     measured: Arc<Measured>,
     newest: watch::Sender<Acked>,
 ) -> Result<()> {
     let client = reqwest::Client::builder().pool_max_idle_per_host(given.connections).build()?;
-    let url = format!("http://{}/webhooks/stripe", server.address);
+    let url = server.url("/webhooks/stripe");
     let (began, rate, total) = (Instant::now(), given.rate, given.rate * given.seconds);
     let next = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let mut senders = JoinSet::new();
@@ -190,7 +141,7 @@ async fn send(
                 if n >= total {
                     return anyhow::Ok(());
                 }
-                let body = bodies.body(n);
+                let body = bodies.body(n as usize);
                 let due = began + Duration::from_secs_f64(n as f64 / rate as f64);
                 time::sleep_until(due.into()).await;
                 let id = id_of(&body)?.to_owned();
@@ -219,9 +170,9 @@ fn id_of(body: &str) -> Result<&str> {
 }
 
 /// Looks for the event that was acknowledged last until it is seen, then for the next.
-async fn look(server: &Server, measured: Arc<Measured>, mut newest: watch::Receiver<Acked>) -> Result<()> {
+async fn look(server: &Loaded, measured: Arc<Measured>, mut newest: watch::Receiver<Acked>) -> Result<()> {
     let client = reqwest::Client::new();
-    let url = format!("http://{}/v1/sql", server.address);
+    let url = server.url("/v1/sql");
     let mut last = -1;
     while newest.changed().await.is_ok() {
         let Some((id, acked)) = newest.borrow_and_update().clone() else { continue };
@@ -259,14 +210,14 @@ fn files(dir: &Path, ending: &str) -> usize {
 }
 
 /// Files that the tables are made of by now.
-async fn active_files(server: &Server) -> Result<u64> {
-    let url = format!("http://{}/metrics", server.address);
+async fn active_files(server: &Loaded) -> Result<u64> {
+    let url = server.url("/metrics");
     let metrics = reqwest::Client::new().get(url).bearer_auth(&server.token).send().await?.text().await?;
     let of_tables = metrics.lines().filter(|l| l.starts_with("tillstream_table_files{"));
     Ok(of_tables.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64)
 }
 
-async fn report(server: &Server, measured: &Measured, began: Instant) -> Result<()> {
+async fn report(server: &Loaded, measured: &Measured, began: Instant) -> Result<()> {
     let (mut acked, mut seen) = (0, 0);
     loop {
         time::sleep(REPORT).await;
@@ -293,8 +244,8 @@ async fn main() -> Result<ExitCode> {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
     };
-    let bodies = Arc::new(Bodies::new());
-    let server = Server::start(dir.path()).await?;
+    let bodies = Arc::new(Bodies::of(CUSTOMERS, DAYS, |_| true));
+    let server = Loaded::start(dir.path())?;
     let measured = Arc::new(Measured::default());
     let (newest, looked_for) = watch::channel(None);
     let (began, before) = (Instant::now(), server.written()?);

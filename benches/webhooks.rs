@@ -7,12 +7,14 @@
 //! on the same cores), and C / the time of one write and sync (the disk's). The peer takes the same requests, signed with
 //! the same secret. `bench/webhooks` starts a peer and calls this.
 
+mod support;
+
 use std::{
     env, fs,
     io::Write as _,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -23,10 +25,9 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, http::StatusCode, routing::post};
 use tillstream::{
-    base::{Micros, Source},
+    base::Micros,
     config::Secret,
     sources::{self, Verifier},
-    synth::Shop,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -34,7 +35,8 @@ use tokio::{
     task::JoinSet,
 };
 
-const SECRET: &str = "whsec_of_the_bench";
+use self::support::{Bodies, SECRET, Server, at};
+
 /// What a peer that knows fewer types takes too.
 const TYPES: [&str; 3] = ["\"customer.", "\"charge.", "\"payment_intent."];
 /// Synced writes that give the time of one.
@@ -68,43 +70,10 @@ impl Given {
     }
 }
 
-/// A server of this machine that goes with this.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
-            eprintln!("a server could not be ended: {error}");
-        }
-    }
-}
-
-/// Starts `command` with the address that it shall listen on, and waits until it does.
-fn start(command: impl FnOnce(&str) -> Command) -> Result<(Server, String)> {
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
-    let mut server = Server(command(&address).stdout(Stdio::null()).spawn()?);
-    let began = Instant::now();
-    while std::net::TcpStream::connect(&address).is_err() {
-        ensure!(server.0.try_wait()?.is_none(), "a server ended");
-        ensure!(began.elapsed() < Duration::from_secs(60), "a server does not answer");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok((server, address))
-}
-
-fn ours(dir: &Path) -> Result<(Server, String)> {
-    start(|address| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tillstream"));
-        command.current_dir(dir).args(["--quiet", "serve", "--listen", address, "--data"]).arg(dir.join("data"));
-        command.env("TILLSTREAM__STRIPE__WEBHOOK_SECRETS", SECRET);
-        command
-    })
-}
-
 /// This program again, as a server that verifies and discards.
-fn discarding() -> Result<(Server, String)> {
+fn discarding() -> Result<Server> {
     let program = env::current_exe()?;
-    start(|address| {
+    Server::start(|address| {
         let mut command = Command::new(program);
         command.env("DISCARD", address);
         command
@@ -124,21 +93,11 @@ async fn discard(address: &str) -> Result<()> {
     Ok(axum::serve(tokio::net::TcpListener::bind(address).await?, routes).await?)
 }
 
-/// Bodies of events, all different: the sample shop's, told again under other ids.
+/// Bodies of events, all different.
 fn bodies(count: usize) -> Vec<String> {
-    let shop = Shop { customers: 3_000, days: 60, sources: vec![Source::Stripe], ..Shop::default() };
-    let lines: Vec<String> = shop
-        .generate()
-        .map(|(_, line)| String::from_utf8_lossy(&line).into_owned())
-        .filter(|line| TYPES.iter().any(|t| line.contains(&format!("\"type\":{t}"))))
-        .collect();
-    let told = |n: usize| {
-        let (pass, line) = (n / lines.len(), &lines[n % lines.len()]);
-        ["evt_", "pi_", "ch_", "cus_"]
-            .iter()
-            .fold(line.clone(), |body, kind| body.replace(&format!("\"{kind}"), &format!("\"{kind}{pass}x")))
-    };
-    (0..count).map(told).collect()
+    let known = |line: &str| TYPES.iter().any(|t| line.contains(&format!("\"type\":{t}")));
+    let bodies = Bodies::of(3_000, 60, known);
+    (0..count).map(|n| bodies.body(n)).collect()
 }
 
 fn request(host: &str, path: &str, body: &str) -> Vec<u8> {
@@ -185,9 +144,7 @@ async fn load(to: &str, connections: usize, bodies: &[String]) -> Result<Measure
     let rate = requests.len() as f64 / began.elapsed().as_secs_f64();
     let mut waits = std::mem::take(&mut *waits.lock().unwrap_or_else(PoisonError::into_inner));
     waits.sort_unstable();
-    let at =
-        |share: f64| waits.get((waits.len().saturating_sub(1) as f64 * share) as usize).copied().unwrap_or_default();
-    Ok(Measured { rate, p50: at(0.5), p99: at(0.99) })
+    Ok(Measured { rate, p50: at(&waits, 0.5), p99: at(&waits, 0.99) })
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream> {
@@ -250,14 +207,15 @@ async fn main() -> Result<()> {
     for connections in given.connections {
         let bodies = bodies(given.events);
         let bound = {
-            let (_server, address) = discarding()?;
-            load(&format!("{address}/webhooks/stripe"), connections, &bodies).await?
+            let server = discarding()?;
+            load(&format!("{}/webhooks/stripe", server.address), connections, &bodies).await?
         };
         show("verify and discard", connections, &bound);
         let data = tempfile::tempdir_in(dir)?;
-        let (_server, address) = ours(data.path())?;
-        let ours = load(&format!("{address}/webhooks/stripe"), connections, &bodies).await?;
-        drop(_server);
+        let ours = {
+            let server = Server::ours(data.path())?;
+            load(&format!("{}/webhooks/stripe", server.address), connections, &bodies).await?
+        };
         show("tillstream", connections, &ours);
         let limit = bound.rate.min(connections as f64 / sync.as_secs_f64());
         println!("{:>37} of the limit of {limit:.0}/s", format!("{:.0}%", 100.0 * ours.rate / limit));
