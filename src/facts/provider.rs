@@ -1,6 +1,7 @@
 //! What providers of text messages say of their own accord: what became of a message, and who wants no more of them.
 //!
-//! Read in one place for the tables and for whoever sends. Statuses and words that are not known here say nothing.
+//! Read in one place for the tables and for whoever sends. Statuses and words that are not known here say nothing. A word
+//! counts at the place where it was given: START lifts what STOP said, and no complaint in Klaviyo.
 
 use serde::Deserialize;
 
