@@ -4,12 +4,7 @@
 set -euo pipefail
 
 till=$(realpath "${1:-target/release/tillstream}")
-work=$(mktemp -d)
-cleanup() {
-  [[ -n "${serving:-}" ]] && kill "$serving" 2>/dev/null && wait "$serving" 2>/dev/null || true
-  rm -rf "$work"
-}
-trap cleanup EXIT
+source "$(dirname "$0")/serving.sh"
 cd "$work"
 
 npm install --silent --no-audit --no-fund --prefix client @segment/analytics-node@3.1.0
@@ -41,25 +36,14 @@ if (failed.length > 0) {
 JS
 
 export TILLSTREAM__STOREFRONT__WRITE_KEYS=wk_of_the_script
-"$till" --data "$work/data" --quiet serve --listen 127.0.0.1:0 2>"$work/log" &
-serving=$!
-for _ in $(seq 300); do
-  TILL=$(sed -n 's|.*listening on \(http://[^ ]*\).*|\1|p' "$work/log")
-  [[ -n "$TILL" ]] && break
-  sleep 0.1
-done
-export TILL
+serve
 node client/shop.mjs
 
 ask() { "$till" --data "$work/data" --quiet sql --format csv "$1" | tail -n 1; }
+says() { [[ $(ask "$1") == "$2" ]]; }
 expect() {
-  for _ in $(seq 100); do
-    got=$(ask "$2")
-    [[ "$got" == "$3" ]] && echo "$1: $got" && return
-    sleep 0.1
-  done
-  echo "$1: $got, and $3 was sent" >&2
-  exit 1
+  await says "$2" "$3" || { echo "$1: $(ask "$2"), and $3 was sent" >&2; exit 1; }
+  echo "$1: $3"
 }
 expect "events" "SELECT count(*) FROM raw.events" 25
 expect "set aside" "SELECT count(*) FROM raw.quarantine" 0

@@ -1,26 +1,25 @@
 #!/usr/bin/env bash
 # Stripe's own mock of its API (built from its OpenAPI description) checks our requests and answers with its fixtures:
-# a backfill takes one item of each list, and a second one nothing. Needs Go and a tillstream on PATH.
+# a backfill takes one item of each list, and a second one nothing.
+# Usage: tests/clients/stripe_mock.sh [TILLSTREAM]; wants Go and python3.
 set -euo pipefail
-work=$(mktemp -d)
-mock=""
-trap '[ -z "$mock" ] || kill "$mock"; rm -rf "$work"' EXIT
+
+till=$(realpath "${1:-target/release/tillstream}")
+source "$(dirname "$0")/serving.sh"
 
 GOBIN="$work/bin" go install github.com/stripe/stripe-mock@v0.203.0
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 "$work/bin/stripe-mock" -http-addr "127.0.0.1:$port" >"$work/mock.log" 2>&1 &
-mock=$!
-for _ in $(seq 100); do
-  python3 -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2>/dev/null && break
-  sleep 0.1
-done
+started+=($!)
+is_open() { (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
+await is_open
 
 export TILLSTREAM__STRIPE__API_KEY=sk_test_mock TILLSTREAM__STRIPE__API_BASE="http://127.0.0.1:$port"
-till() { tillstream --data "$work/data" --quiet "$@"; }
-till --json backfill stripe | tee "$work/first.json"
-till --json backfill stripe | tee "$work/second.json"
-till sql --format csv "SELECT type FROM raw.events ORDER BY type" | tee "$work/types.csv"
-till sql --format csv "SELECT reason FROM raw.quarantine" | tee "$work/quarantine.csv"
+run() { "$till" --data "$work/data" --quiet "$@"; }
+run --json backfill stripe | tee "$work/first.json"
+run --json backfill stripe | tee "$work/second.json"
+run sql --format csv "SELECT type FROM raw.events ORDER BY type" | tee "$work/types.csv"
+run sql --format csv "SELECT reason FROM raw.quarantine" | tee "$work/quarantine.csv"
 
 python3 - "$work" <<'PY'
 import json, pathlib, sys

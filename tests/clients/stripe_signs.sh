@@ -4,12 +4,7 @@
 set -euo pipefail
 
 till=$(realpath "${1:-target/release/tillstream}")
-work=$(mktemp -d)
-cleanup() {
-  [[ -n "${serving:-}" ]] && kill "$serving" 2>/dev/null && wait "$serving" 2>/dev/null || true
-  rm -rf "$work"
-}
-trap cleanup EXIT
+source "$(dirname "$0")/serving.sh"
 cd "$work"
 
 npm install --silent --no-audit --no-fund --prefix node stripe@23.1.0
@@ -18,14 +13,7 @@ venv/bin/pip install --quiet --disable-pip-version-check stripe==16.1.0
 
 export SECRET=whsec_of_the_script
 export TILLSTREAM__STRIPE__WEBHOOK_SECRETS=whsec_that_is_rolled,$SECRET
-"$till" --data "$work/data" --quiet serve --listen 127.0.0.1:0 2>"$work/log" &
-serving=$!
-for _ in $(seq 300); do
-  TILL=$(sed -n 's|.*listening on \(http://[^ ]*\).*|\1|p' "$work/log")
-  [[ -n "$TILL" ]] && break
-  sleep 0.1
-done
-export TILL
+serve
 
 # Each case: what the library itself says of header and body, and what we answer to them.
 cat > node/cases.mjs <<'JS'
