@@ -4,10 +4,10 @@
 //! Each kind of work is a loop of its own that survives its errors: it says what failed, waits, longer with each failure in
 //! a row, and tries again. Only one of each kind runs at a time.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
     time::sleep,
 };
@@ -30,6 +30,8 @@ const UPKEEP: Duration = Duration::from_secs(60);
 const ASK_STRIPE: Duration = Duration::from_secs(600);
 /// Klaviyo's webhooks are for some plans only, and consent is believed for a quarter of an hour.
 const ASK_KLAVIYO: Duration = Duration::from_secs(60);
+/// Messages wait so long for the first answers of the APIs.
+const FIRST_ANSWER: Duration = Duration::from_secs(120);
 /// After a failure, so that one that lasts does not fill the disk with its reports.
 const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
 
@@ -37,16 +39,25 @@ const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(2), longest:
 pub async fn go_on(instance: Arc<Instance>, stop: watch::Receiver<bool>) -> Result<(), JoinError> {
     let mut loops = JoinSet::new();
     loops.spawn(load(instance.clone(), stop.clone()));
-    loops.spawn(repeat("running what is due", LOOK, instance.clone(), stop.clone(), |i| async move {
-        i.run_due(&Silent).await
-    }));
-    loops.spawn(ask("asking Stripe", (Source::Stripe, ASK_STRIPE), instance.clone(), stop.clone()));
-    loops.spawn(ask("asking Klaviyo", (Source::Klaviyo, ASK_KLAVIYO), instance.clone(), stop.clone()));
+    let (asking, asked) = mpsc::channel(1);
+    loops.spawn(ask("asking Stripe", (Source::Stripe, ASK_STRIPE), instance.clone(), stop.clone(), asking.clone()));
+    loops.spawn(ask("asking Klaviyo", (Source::Klaviyo, ASK_KLAVIYO), instance.clone(), stop.clone(), asking));
+    loops.spawn(run(instance.clone(), stop.clone(), asked));
     loops.spawn(repeat("upkeep", UPKEEP, instance, stop, |i| async move { i.upkeep().await }));
     while let Some(ended) = loops.join_next().await {
         ended?;
     }
     Ok(())
+}
+
+/// Runs what is due, once the APIs were asked: who paid while nothing ran must not be reminded to.
+async fn run(instance: Arc<Instance>, mut stop: watch::Receiver<bool>, mut asked: mpsc::Receiver<Infallible>) {
+    tokio::select! {
+        _ = stop.wait_for(|s| *s) => return,
+        _ = asked.recv() => {}
+        _ = sleep(FIRST_ANSWER) => tracing::warn!("the APIs do not answer: messages go by what is known without them"),
+    }
+    repeat("running what is due", LOOK, instance, stop, |i| async move { i.run_due(&Silent).await }).await;
 }
 
 async fn load(instance: Arc<Instance>, mut stop: watch::Receiver<bool>) {
@@ -81,7 +92,9 @@ async fn ask(
     (source, every): (Source, Duration),
     instance: Arc<Instance>,
     mut stop: watch::Receiver<bool>,
+    first: mpsc::Sender<Infallible>,
 ) {
+    let mut first = Some(first);
     let mut failures = 0;
     loop {
         let asked = match instance.poll(source, stop.clone()).await {
@@ -97,6 +110,8 @@ async fn ask(
             Err(error) => Err(error),
         };
         failures = told(what, &asked, failures);
+        // Nobody sends anything by it: that it is gone says that it was asked.
+        drop(first.take());
         tokio::select! {
             _ = stop.wait_for(|s| *s) => return,
             _ = sleep(pause(every, failures)) => {}
