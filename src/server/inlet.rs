@@ -6,12 +6,15 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, BodyDataStream, Bytes},
     http::{HeaderMap, header},
 };
 use bytes::BytesMut;
 use futures::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use crate::sources::EVENT_LIMIT;
 
@@ -19,6 +22,10 @@ use crate::sources::EVENT_LIMIT;
 const ROOM: usize = 64 << 20;
 /// A megabyte in this time is what a bad mobile connection brings.
 const READ_TIME: Duration = Duration::from_secs(10);
+
+/// So much more of a body that is too large is read before its sender is answered, and for so long.
+const LINGER_BYTES: usize = 8 << 20;
+const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// Where bodies are read. Clones share the room.
 #[derive(Clone)]
@@ -53,14 +60,19 @@ impl Inlet {
     /// All of a body.
     pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Taken, Fault> {
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|bytes| bytes > EVENT_LIMIT) {
-            return Err(Fault::TooLarge);
+        let mut pieces = body.into_data_stream();
+        let taken = match announced {
+            Some(bytes) if bytes > EVENT_LIMIT => Err(Fault::TooLarge),
+            _ => timeout(READ_TIME, self.gather(&mut pieces)).await.unwrap_or(Err(Fault::TooSlow)),
+        };
+        if matches!(taken, Err(Fault::TooLarge)) {
+            // Whoever is cut off while sending does not hear why.
+            drop(timeout(LINGER_TIME, discard(&mut pieces)).await);
         }
-        tokio::time::timeout(READ_TIME, self.gather(body)).await.unwrap_or(Err(Fault::TooSlow))
+        taken
     }
 
-    async fn gather(&self, body: Body) -> Result<Taken, Fault> {
-        let mut pieces = body.into_data_stream();
+    async fn gather(&self, pieces: &mut BodyDataStream) -> Result<Taken, Fault> {
         let mut taken = Taken { bytes: Bytes::new(), room: None };
         let mut joined = BytesMut::new();
         while let Some(piece) = pieces.next().await {
@@ -87,6 +99,16 @@ impl Inlet {
     fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Fault> {
         let bytes = u32::try_from(bytes).map_err(|_| Fault::TooLarge)?;
         self.room.clone().try_acquire_many_owned(bytes).map_err(|_| Fault::Full)
+    }
+}
+
+/// Reads on and keeps nothing.
+async fn discard(pieces: &mut BodyDataStream) {
+    let mut left = LINGER_BYTES;
+    while left > 0
+        && let Some(Ok(piece)) = pieces.next().await
+    {
+        left = left.saturating_sub(piece.len());
     }
 }
 
