@@ -199,7 +199,7 @@ impl Page {
         for f in &self.failures {
             let step = f.next_step.as_deref().unwrap_or("look at it in Stripe");
             let (code, kind) = (&f.decline_code, &f.category);
-            writeln!(page, "  {:>5.1}%  {:>6}  {code:<28}{kind:<18}{step}", f.share * 100.0, thousands(f.attempts))?;
+            writeln!(page, "  {:>5.1}%  {:>6}  {code:<28} {kind:<17} {step}", f.share * 100.0, thousands(f.attempts))?;
         }
         Ok(())
     }
