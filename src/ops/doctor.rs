@@ -218,6 +218,10 @@ impl Instance {
 }
 
 impl Finding {
+    pub fn fault(subject: &str, found: String, remedy: &str) -> Finding {
+        Finding::new(subject, false, found, remedy)
+    }
+
     fn new(subject: &str, ok: bool, found: String, remedy: &str) -> Finding {
         let remedy = if ok { String::new() } else { remedy.to_owned() };
         Finding { subject: subject.to_owned(), ok, found, remedy }

@@ -142,6 +142,7 @@ fn a_pipeline_file_names_its_fault_with_file_and_line() {
 #[test]
 fn a_query_names_what_it_misspelt() {
     let till = Till::new();
+    fs::create_dir(till.data()).unwrap();
     fails(&till.try_run(&["sql", "SELECT amout FROM core.charges"]), 1, &["amout", "did you mean \"amount\""]);
     fails(&till.try_run(&["sql", "SELECT * FROM core.charge"]), 1, &["core.charge", "core.charges"]);
     let file = till.write("q.sql", "SELECT 1,\n  amout\nFROM core.charges");
@@ -157,11 +158,34 @@ fn a_query_names_what_it_misspelt() {
 }
 
 #[test]
+fn a_directory_that_is_not_there_is_a_slip_and_is_not_made() {
+    let till = Till::new();
+    for command in [&["sql", "SELECT 1"][..], &["run"], &["segments", "list"], &["rebuild"], &["quarantine", "list"]] {
+        fails(&till.try_run(command), 1, &["there is no data directory", "--data"]);
+    }
+    fails(&till.try_run(&["doctor"]), 1, &["FAULT", "there is no data directory"]);
+    assert!(!till.data().exists());
+}
+
+#[test]
+fn what_keeps_commands_from_starting_is_a_finding_of_doctor() {
+    let till = Till::new();
+    fs::create_dir(till.data()).unwrap();
+    till.write("shop/pipelines/own.toml", "name = \"own\"\nschedul = \"0 2 * * *\"\n");
+    let till = till.set("PIPELINES__DIR", "shop");
+    fails(&till.try_run(&["doctor"]), 1, &["FAULT", "own.toml:2", "schedul", "mend this first"]);
+    let told = till.try_run(&["--json", "doctor"]);
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&told["findings"][0]["subject"], &told["findings"][0]["ok"]), (&json!("start"), &json!(false)));
+}
+
+#[test]
 fn settings_and_words_that_are_wrong_are_usage() {
     let till = Till::new();
     till.write("tillstream.toml", "[stripe]\nwebhook_secret = [\"whsec_1\"]\n");
     fails(&till.try_run(&["doctor"]), 2, &["tillstream.toml:2", "webhook_secret", "webhook_secrets"]);
     let till = Till::new();
+    fs::create_dir(till.data()).unwrap();
     fails(&till.try_run(&["ingets", "stripe"]), 2, &["ingets"]);
     fails(&till.try_run(&["ingest", "paypal", "x"]), 2, &["paypal", "stripe"]);
     fails(&till.try_run(&["ingest", "stripe", "/no/such/file"]), 1, &["/no/such/file"]);
@@ -174,7 +198,7 @@ fn settings_and_words_that_are_wrong_are_usage() {
 #[test]
 fn a_directory_in_use_is_named_and_its_owner_is_asked() {
     let till = Till::new();
-    till.run(&["--quiet", "sql", "SELECT 1"]);
+    till.run(&["--quiet", "check"]);
     // Its lock is held, and nobody listens.
     let lock = fs::File::options().write(true).open(till.data().join("lock")).unwrap();
     lock.lock().unwrap();
@@ -202,7 +226,7 @@ fn a_read_only_disk_is_named() {
         return;
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_tillstream"));
-    let output = command.arg("--data").arg(disk.join("data")).args(["sql", "SELECT 1"]).output().unwrap();
+    let output = command.arg("--data").arg(disk.join("data")).arg("check").output().unwrap();
     Command::new("umount").arg(&disk).status().unwrap();
     fails(&output, 1, &["read-only", "--data"]);
 }
