@@ -9,6 +9,7 @@ mod golden;
 mod intents;
 mod people;
 mod sample;
+mod shop;
 mod sources;
 mod stripe;
 
