@@ -73,7 +73,7 @@ pub(super) fn decode_review(event: &mut Event) -> Result<bool, DecodeError> {
     }
     let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
     let id = event.required("data.object.id", review.id.owned())?;
-    let open = review.open.0.unwrap_or(event.kind() == "review.opened");
+    let open = review.open.0.unwrap_or(true) && event.kind() != "review.closed";
     let row = rows::Review {
         review_id: id.clone(),
         charge_id: review.charge.id_owned(),
