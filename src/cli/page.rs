@@ -80,7 +80,7 @@ pub struct RfmSegment {
 }
 
 /// Tables whose rows the page shows, in the order of the way of the data.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 23] = [
     "raw.events",
     "raw.quarantine",
     "core.page_views",
@@ -91,7 +91,15 @@ const TABLES: [&str; 15] = [
     "core.payment_attempts",
     "core.charges",
     "core.refunds",
+    "core.disputes",
+    "core.early_fraud_warnings",
+    "core.reviews",
+    "core.balance_transactions",
+    "core.payouts",
     "core.customers",
+    "core.subscriptions",
+    "core.invoices",
+    "core.invoice_payments",
     "core.orders",
     "core.message_events",
     "core.consents",
@@ -139,7 +147,7 @@ impl Page {
         }
         writeln!(page, "\nROWS")?;
         for pair in self.tables.chunks(3) {
-            let cells: Vec<String> = pair.iter().map(|t| format!("{:<22}{:>10}", t.table, thousands(t.rows))).collect();
+            let cells: Vec<String> = pair.iter().map(|t| format!("{:<26}{:>9}", t.table, thousands(t.rows))).collect();
             writeln!(page, "  {}", cells.join("   "))?;
         }
         writeln!(page, "\nORDERS, before refunds")?;

@@ -17,8 +17,12 @@ use super::{
 /// Tables that are computed from others, whatever pipelines there are.
 pub(super) fn built_in() -> HashMap<String, String> {
     [
+        ("core.fee_details", include_str!("../../sql/core/fee_details.sql")),
+        ("core.invoice_taxes", include_str!("../../sql/core/invoice_taxes.sql")),
+        ("core.mrr_movements", include_str!("../../sql/core/mrr_movements.sql")),
         ("core.orders", include_str!("../../sql/core/orders.sql")),
         ("core.people", include_str!("../../sql/core/people.sql")),
+        ("core.subscription_intervals", include_str!("../../sql/core/subscription_intervals.sql")),
         ("ops.webhook_deliveries", include_str!("../../sql/ops/webhook_deliveries.sql")),
     ]
     .into_iter()

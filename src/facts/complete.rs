@@ -6,7 +6,7 @@
 use super::{
     Row,
     observation::{Fact, Failure, Mark, Part, best_person},
-    rows::{PaymentIntent, Refund},
+    rows::{Charge, Invoice, PaymentIntent, Refund},
 };
 use crate::base::{Micros, PersonId};
 
@@ -25,13 +25,13 @@ impl Known<'_> {
             Row::PaymentIntent(row) => self.payment_intent(row),
             Row::PaymentAttempt(row) => {
                 row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.invoice_id = row.invoice_id.take().or_else(|| self.invoice());
+                let challenged = row.three_ds_flow.as_deref() == Some("challenge");
+                let automatic = self.mark(Mark::Automatic).is_some();
+                row.is_off_session = (challenged || automatic).then_some(!challenged);
                 row.order_ambiguous = self.ambiguous;
             }
-            Row::Charge(row) => {
-                row.created_at = row.created_at.or(self.mark(Mark::Seen));
-                row.captured_at = self.mark(Mark::Captured).or(row.created_at.filter(|_| row.captured));
-                row.order_ambiguous = self.ambiguous;
-            }
+            Row::Charge(row) => self.charge(row),
             Row::Refund(row) => self.refund(row),
             Row::Customer(row) => {
                 row.created_at = row.created_at.or(self.mark(Mark::Seen));
@@ -43,6 +43,7 @@ impl Known<'_> {
                 let is = |status| row.status.as_deref() == Some(status);
                 row.completed_at = self.mark(Mark::Completed).or(row.created_at.filter(|_| is("complete")));
                 row.expired_at = self.mark(Mark::Expired).or(row.expires_at.filter(|_| is("expired")));
+                row.async_result = self.async_result();
                 row.order_ambiguous = self.ambiguous;
             }
             Row::ImportedOrder(row) => row.order_ambiguous = self.ambiguous,
@@ -52,6 +53,45 @@ impl Known<'_> {
                 row.sent_at = self.mark(Mark::Sent);
                 row.settled_at = self.mark(Mark::Settled);
             }
+            Row::Dispute(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.closed_at = self.mark(Mark::Closed);
+                row.withdrawn_at = self.mark(Mark::Withdrawn);
+                row.reinstated_at = self.mark(Mark::Reinstated);
+                row.order_ambiguous = self.ambiguous;
+            }
+            Row::Invoice(row) => self.invoice_row(row),
+            Row::InvoicePayment(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.paid_at = row.paid_at.or(self.mark(Mark::Succeeded));
+                row.order_ambiguous = self.ambiguous;
+            }
+            Row::Subscription(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.ended_at = row.ended_at.or(self.mark(Mark::Closed));
+                row.order_ambiguous = self.ambiguous;
+            }
+            Row::SubscriptionState(row) => row.order_ambiguous = self.ambiguous,
+            Row::Payout(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.paid_at = self.mark(Mark::Succeeded).or(row.arrives_at.filter(|_| row.status == "paid"));
+                row.failed_at = self.mark(Mark::Failed);
+                row.canceled_at = self.mark(Mark::Canceled);
+                row.order_ambiguous = self.ambiguous;
+            }
+            Row::BalanceTransaction(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.order_ambiguous = self.ambiguous;
+            }
+            Row::EarlyFraudWarning(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.order_ambiguous = self.ambiguous;
+            }
+            Row::Review(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.closed_at = self.mark(Mark::Closed);
+                row.order_ambiguous = self.ambiguous;
+            }
             // The rest is not folded from sights.
             _ => {}
         }
@@ -59,6 +99,46 @@ impl Known<'_> {
 
     fn mark(&self, mark: Mark) -> Option<Micros> {
         self.marks.iter().find(|(m, _)| *m == mark).map(|(_, at)| *at)
+    }
+
+    /// The invoice that others say this payment is of: the earliest, where it is of several.
+    fn invoice(&self) -> Option<String> {
+        let invoices = self.parts.iter().filter(|part| matches!(part.fact, Fact::Invoiced));
+        invoices.min_by_key(|part| (part.at, &part.id)).map(|part| part.id.clone())
+    }
+
+    fn async_result(&self) -> Option<String> {
+        let failed = self.mark(Mark::FailedLater).map(|_| "failed");
+        self.mark(Mark::PaidLater).map(|_| "succeeded").or(failed).map(str::to_owned)
+    }
+
+    fn charge(&self, row: &mut Charge) {
+        row.created_at = row.created_at.or(self.mark(Mark::Seen));
+        row.captured_at = self.mark(Mark::Captured).or(row.created_at.filter(|_| row.captured));
+        row.invoice_id = row.invoice_id.take().or_else(|| self.invoice());
+        row.order_ambiguous = self.ambiguous;
+        let settled = self.parts.iter().filter_map(|part| match &part.fact {
+            Fact::Settlement(settlement) => Some((part, settlement)),
+            _ => None,
+        });
+        let told = row.balance_transaction_id.clone();
+        let own = settled.filter(|(part, _)| told.as_ref().is_none_or(|id| *id == part.id));
+        if let Some((part, settled)) = own.min_by_key(|(part, _)| (part.at, &part.id)) {
+            row.balance_transaction_id = Some(part.id.clone());
+            row.fee = Some(settled.fee);
+            row.net = Some(settled.net);
+            row.settlement_currency = Some(settled.currency);
+            row.exchange_rate = settled.exchange_rate;
+        }
+    }
+
+    fn invoice_row(&self, row: &mut Invoice) {
+        row.created_at = row.created_at.or(self.mark(Mark::Seen));
+        row.finalized_at = row.finalized_at.or(self.mark(Mark::Finalized));
+        row.paid_at = row.paid_at.or(self.mark(Mark::Succeeded)).filter(|_| row.status == "paid");
+        row.first_failed_at = self.mark(Mark::Failed);
+        row.recovered_at = row.paid_at.filter(|paid| row.first_failed_at.is_some_and(|failed| failed <= *paid));
+        row.order_ambiguous = self.ambiguous;
     }
 
     fn payment_intent(&self, row: &mut PaymentIntent) {
@@ -77,6 +157,8 @@ impl Known<'_> {
         }
         row.person_id = row.person_id.take().or(attempts.person);
         row.country = row.country.take().or(attempts.country);
+        row.invoice_id = row.invoice_id.take().or_else(|| self.invoice());
+        row.session_id = attempts.session.map(|(_, id)| id.to_owned());
         row.order_ambiguous = self.ambiguous;
     }
 
@@ -111,6 +193,7 @@ struct Attempts<'a> {
     first: Option<Micros>,
     latest: Option<(Micros, &'a str)>,
     failure: Option<(Micros, &'a str, &'a Failure)>,
+    session: Option<(Micros, &'a str)>,
     person: Option<PersonId>,
     country: Option<String>,
 }
@@ -131,8 +214,11 @@ impl<'a> Attempts<'a> {
                     all.failure = all.failure.take().max(failed);
                     (country, person)
                 }
-                Fact::Payer { country, person } => (country, person),
-                Fact::Refund { .. } => continue,
+                Fact::Payer { country, person } => {
+                    all.session = all.session.max(Some(place));
+                    (country, person)
+                }
+                _ => continue,
             };
             persons = best_person(persons, its_person.clone());
             country = country.max(its_country.as_ref().map(|c| (part.at, part.id.as_str(), c)));

@@ -183,6 +183,12 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// A sum that does not fit is an error, and never wraps.
+    pub fn sum(&self, field: &'static str, amounts: [i64; 2]) -> Result<i64, DecodeError> {
+        let [a, b] = amounts;
+        a.checked_add(b).ok_or_else(|| self.no_amount(field, format!("{a} + {b}")))
+    }
+
     pub fn no_amount(&self, field: &'static str, value: String) -> DecodeError {
         DecodeError::Amount { event_id: self.envelope.event_id.clone(), field, value }
     }

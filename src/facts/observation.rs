@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Row, Table};
-use crate::base::{Digest, Micros, PersonId};
+use crate::base::{Currency, Digest, Micros, PersonId};
 
 /// The object that a row stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -123,6 +123,15 @@ pub enum Mark {
     Claimed,
     Sent,
     Settled,
+    Finalized,
+    Closed,
+    Withdrawn,
+    Reinstated,
+    /// A checkout's payment that was not immediate came, or did not.
+    PaidLater,
+    FailedLater,
+    /// Stripe took the money by itself: no request of the shop's or of the customer's was behind it.
+    Automatic,
 }
 
 /// What another object adds to this one's row. Parts of one id are merged, so that a total is over distinct things.
@@ -141,6 +150,25 @@ pub enum Fact {
     Payer { country: Option<String>, person: Option<(u8, PersonId)> },
     /// A refund of a charge.
     Refund { amount: i64, failed_at: Option<Micros> },
+    /// What a charge came to on the balance, said by its balance transaction.
+    Settlement(Settlement),
+    /// A payment is of the invoice that the part is named after.
+    Invoiced,
+}
+
+/// Amounts in minor units of `currency`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Settlement {
+    pub fee: i64,
+    pub net: i64,
+    pub currency: Currency,
+    pub exchange_rate: Option<f64>,
+}
+
+impl Settlement {
+    fn place(&self) -> (i64, i64, Currency, Option<u64>) {
+        (self.fee, self.net, self.currency, self.exchange_rate.map(f64::to_bits))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -176,6 +204,11 @@ impl Part {
                 *amount = (*amount).max(a);
                 *failed_at = failed_at.iter().chain(&f).min().copied();
             }
+            (Fact::Settlement(mine), Fact::Settlement(other)) => {
+                if other.place() > mine.place() {
+                    *mine = other;
+                }
+            }
             (mine, other) => {
                 // Ids of different kinds of things never meet (`ch_`, `cs_`, `re_`); if they did, one must still win.
                 if kind(&other) > kind(mine) {
@@ -191,6 +224,8 @@ fn kind(fact: &Fact) -> u8 {
         Fact::Attempt { .. } => 0,
         Fact::Payer { .. } => 1,
         Fact::Refund { .. } => 2,
+        Fact::Settlement(_) => 3,
+        Fact::Invoiced => 4,
     }
 }
 

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Row, complete, fold,
-    observation::{Mark, ObjectKey, Observation, Part, Sight},
+    observation::{Fact, Mark, ObjectKey, Observation, Part, Sight},
+    table::Table,
 };
 use crate::base::{Micros, Offset};
 
 /// The first byte of stored state. Another one is of another build.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Stored fold state that is not of this build. All of it can be made again from `raw.events`.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +112,30 @@ impl ObjectState {
         let known = complete::Known { at: sight.at, marks: &self.marks, parts: &self.parts, ambiguous: !certain };
         known.complete(&mut row);
         Some(row)
+    }
+
+    /// What the set of this object's events says of others, which no single event could: the attempts of an intent are of
+    /// the invoice that the intent is of. To be admitted, whenever this state changed, at the offset that changed it.
+    pub fn echoes(&self) -> Vec<Observation> {
+        if self.key.table != Table::PaymentIntents {
+            return Vec::new();
+        }
+        let of = |is: fn(&Fact) -> bool| self.parts.iter().filter(move |part| is(&part.fact));
+        let attempts = || of(|fact| matches!(fact, Fact::Attempt { .. }));
+        let invoices = of(|fact| matches!(fact, Fact::Invoiced));
+        let tables = |attempt: &Part| {
+            // One that made no charge is named after its intent.
+            let charge = (!attempt.id.contains(':')).then_some(Table::Charges);
+            charge.into_iter().chain([Table::PaymentAttempts])
+        };
+        let echo = |invoice: &Part, attempt: &Part, table| {
+            let key = ObjectKey { table, id: attempt.id.clone(), ..self.key };
+            Observation { key, sight: None, marks: Vec::new(), parts: vec![invoice.clone()] }
+        };
+        invoices
+            .flat_map(|invoice| attempts().map(move |attempt| (invoice, attempt)))
+            .flat_map(|(invoice, attempt)| tables(attempt).map(move |table| echo(invoice, attempt, table)))
+            .collect()
     }
 
     fn admit_mark(&mut self, mark: Mark, at: Micros) -> bool {

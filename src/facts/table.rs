@@ -26,6 +26,15 @@ pub enum Table {
     Identities,
     PersonMerges,
     Messages,
+    Disputes,
+    Invoices,
+    InvoicePayments,
+    Subscriptions,
+    SubscriptionStates,
+    Payouts,
+    BalanceTransactions,
+    EarlyFraudWarnings,
+    Reviews,
 }
 
 static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
@@ -37,7 +46,7 @@ static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
 });
 
 impl Table {
-    pub const ALL: [Table; 16] = [
+    pub const ALL: [Table; 25] = [
         Table::PaymentIntents,
         Table::PaymentAttempts,
         Table::Charges,
@@ -54,6 +63,15 @@ impl Table {
         Table::Identities,
         Table::PersonMerges,
         Table::Messages,
+        Table::Disputes,
+        Table::Invoices,
+        Table::InvoicePayments,
+        Table::Subscriptions,
+        Table::SubscriptionStates,
+        Table::Payouts,
+        Table::BalanceTransactions,
+        Table::EarlyFraudWarnings,
+        Table::Reviews,
     ];
 
     /// With its schema, as SQL names it.
@@ -112,6 +130,15 @@ impl Table {
             Table::Identities => ("core.identities", "identity_id", "first_seen_at"),
             Table::PersonMerges => ("core.person_merges", "old", "merged_at"),
             Table::Messages => ("ops.messages", "message_key", "queued_at"),
+            Table::Disputes => ("core.disputes", "dispute_id", "created_at"),
+            Table::Invoices => ("core.invoices", "invoice_id", "created_at"),
+            Table::InvoicePayments => ("core.invoice_payments", "invoice_payment_id", "created_at"),
+            Table::Subscriptions => ("core.subscriptions", "subscription_id", "created_at"),
+            Table::SubscriptionStates => ("core.subscription_states", "subscription_state_id", "at"),
+            Table::Payouts => ("core.payouts", "payout_id", "created_at"),
+            Table::BalanceTransactions => ("core.balance_transactions", "balance_transaction_id", "created_at"),
+            Table::EarlyFraudWarnings => ("core.early_fraud_warnings", "early_fraud_warning_id", "created_at"),
+            Table::Reviews => ("core.reviews", "review_id", "created_at"),
         }
     }
 }
@@ -167,6 +194,26 @@ mod tests {
                 Table::Messages,
                 "message_key person_id trigger channel state provider_id queued_at sent_at settled_at reason",
             ),
+            (
+                Table::Disputes,
+                "dispute_id charge_id payment_intent_id amount currency reason network_reason_code status is_inquiry created_at due_by closed_at withdrawn reinstated fee order_ambiguous",
+            ),
+            (
+                Table::Invoices,
+                "invoice_id subscription_id customer_id status billing_reason amount_due amount_paid amount_remaining total_excl_tax total_tax attempt_count next_payment_attempt finalized_at paid_at first_failed_at recovered_at",
+            ),
+            (Table::InvoicePayments, "invoice_payment_id invoice_id payment_intent_id charge_id amount_paid status"),
+            (
+                Table::Subscriptions,
+                "subscription_id created_at status mrr_micros currency items discounts cancel_at_period_end cancel_reason",
+            ),
+            (Table::Payouts, "payout_id created_at status amount currency paid_at failed_at"),
+            (
+                Table::BalanceTransactions,
+                "balance_transaction_id source_id type reporting_category amount fee net currency exchange_rate available_on payout_id",
+            ),
+            (Table::EarlyFraudWarnings, "early_fraud_warning_id charge_id fraud_type actionable created_at"),
+            (Table::Reviews, "review_id charge_id open reason closed_reason created_at"),
         ];
         for (table, columns) in wanted {
             for column in columns.split(' ') {

@@ -162,7 +162,8 @@ impl Folder {
         untouched: &mut HashSet<ObjectKey>,
     ) -> Result<(), LoadError> {
         let livemode = event.envelope.livemode;
-        for observation in decoded.observations {
+        let mut observations = decoded.observations;
+        while let Some(observation) = observations.pop() {
             let key = observation.key().clone();
             let state = match folded.objects.entry(key.clone()) {
                 Entry::Occupied(entry) => entry.into_mut(),
@@ -176,6 +177,7 @@ impl Folder {
                 }
             };
             if state.admit(observation, event.offset) {
+                observations.extend(state.echoes());
                 run.touched.insert(key);
             }
         }

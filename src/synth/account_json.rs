@@ -179,17 +179,7 @@ pub(super) fn invoice(person: &Person, email: &str, of: &Subscription, out: &mut
             ("next_payment_attempt", one.next_attempt.into()),
             ("number", finalized.then_some(&number).into()),
             ("parent", Slot::Json(&parent)),
-            (
-                "status",
-                if paid {
-                    "paid"
-                } else if finalized {
-                    "open"
-                } else {
-                    "draft"
-                }
-                .into(),
-            ),
+            ("status", one.status().into()),
             ("paid_at", one.paid_at.into()),
         ],
         out,

@@ -4,6 +4,7 @@
 //! charges as they stand, never of events.
 
 use super::{
+    balance::{self, Movement},
     browsing::Visit,
     charge_json,
     crowd::reached,
@@ -15,6 +16,9 @@ use super::{
     world::{Say, Task, World},
 };
 use crate::base::time::{DAY, SECOND};
+
+/// Payments of this risk and more are looked at by a person.
+const REVIEWED_FROM: i64 = 65;
 
 impl World {
     /// The shop thanks, and the cart is empty.
@@ -121,6 +125,10 @@ impl World {
         let person = self.person(charge.person);
         charge.balance = Some(self.dice.id("txn_3", 23));
         self.update_charge(&charge, &person, at, r#"{"balance_transaction":null}"#);
+        self.settled(&charge, at + 200_000);
+        if charge.risk >= REVIEWED_FROM {
+            self.open_review(&charge, at + 400_000);
+        }
         let risky = if charge.risk > 60 { 0.06 } else { 0.006 };
         if charge.live && matches!(charge.method, Method::Card { .. }) && self.dice.chance(risky) {
             let days = self.dice.between(4.0, 40.0);
@@ -129,6 +137,30 @@ impl World {
             let days = 0.2 + self.dice.wait(7.0);
             self.plan(at + (days * DAY as f64) as i64, Task::Refund(charge));
         }
+    }
+
+    /// What a payment came to.
+    fn settled(&mut self, charge: &Charge, at: i64) {
+        let Some(id) = &charge.balance else { return };
+        let kind = if matches!(charge.method, Method::Card { .. }) { "charge" } else { "payment" };
+        let Charge { amount, currency, live, .. } = *charge;
+        let fee = balance::fee(charge);
+        let movement = Movement { id, kind, category: "charge", source: &charge.id, amount, fee, currency, live };
+        self.truth.settled(charge, fee);
+        self.moves(&movement, charge.person, at);
+    }
+
+    /// The newest refund goes out, or comes back because it failed.
+    fn refund_moves(&mut self, charge: &Charge, at: i64) {
+        let Some(refund) = charge.refunds.last() else { return };
+        let failed = format!("{}f", refund.balance);
+        let (id, kind, amount) = match refund.status {
+            "failed" => (&failed, "refund_failure", refund.amount),
+            _ => (&refund.balance, "refund", -refund.amount),
+        };
+        let Charge { currency, live, .. } = *charge;
+        let movement = Movement { id, kind, category: kind, source: &refund.id, amount, fee: 0, currency, live };
+        self.moves(&movement, charge.person, at);
     }
 
     fn update_charge(&mut self, charge: &Charge, person: &Person, at: i64, previous: &str) {
@@ -164,6 +196,7 @@ impl World {
             self.tell_refund(&charge, at, "refund.created", None);
         }
         self.tell_refunded(&charge, &person, &before, at + 150_000);
+        self.refund_moves(&charge, at + 300_000);
         let days = self.dice.between(1.0, 3.0);
         self.plan(at + (days * DAY as f64) as i64, Task::RefundSettles(charge));
     }
@@ -235,6 +268,7 @@ impl World {
         self.tell_refund(&charge, at, "refund.failed", None);
         let previous = r#"{"failure_balance_transaction":null,"failure_reason":null,"status":"succeeded"}"#;
         self.tell_refund(&charge, at + 40_000, "charge.refund.updated", Some(previous));
+        self.refund_moves(&charge, at + 300_000);
     }
 
     /// A step of a dispute: opened, answered, decided.
@@ -248,6 +282,13 @@ impl World {
                 charge.disputed = !inquiry;
                 self.truth.charge_changes(&before, &charge);
                 let opened = self.new_dispute(inquiry, at);
+                self.truth.dispute(&charge, &opened, None);
+                if opened.reason == "fraudulent" && !inquiry {
+                    self.warn(&charge, at);
+                }
+                if !inquiry {
+                    self.moves_quietly(&charge_json::withdrawal(&charge, &opened));
+                }
                 self.tell_dispute(&charge, &person, &opened, at, "charge.dispute.created", None);
                 if !inquiry {
                     self.tell_dispute(&charge, &person, &opened, at + 60_000, "charge.dispute.funds_withdrawn", None);
@@ -263,20 +304,30 @@ impl World {
                 r#"{{"evidence_details":{{"has_evidence":false,"submission_count":0}},"status":"{}"}}"#,
                 dispute.status
             );
+            let before = dispute.status;
             dispute.status =
                 if dispute.status.starts_with("warning") { "warning_under_review" } else { "under_review" };
             dispute.answered = true;
+            self.truth.dispute(&charge, &dispute, Some(before));
             self.tell_dispute(&charge, &person, &dispute, at, "charge.dispute.updated", Some(&previous));
             let days = self.dice.between(8.0, 35.0);
             self.plan(at + (days * DAY as f64) as i64, Task::Dispute(Box::new((charge, Some(dispute)))));
             return;
         }
         let won = self.dice.chance(0.38);
+        let before = dispute.status;
         dispute.status = match (dispute.status.starts_with("warning"), won) {
             (true, _) => "warning_closed",
             (_, true) => "won",
             _ => "lost",
         };
+        if dispute.status == "won" {
+            dispute.reinstated = Some(format!("{}r", dispute.balance));
+        }
+        if let Some(back) = charge_json::reinstatement(&charge, &dispute) {
+            self.moves_quietly(&back);
+        }
+        self.truth.dispute(&charge, &dispute, Some(before));
         self.tell_dispute(&charge, &person, &dispute, at, "charge.dispute.closed", None);
         if dispute.status == "won" {
             self.tell_dispute(&charge, &person, &dispute, at + 50_000, "charge.dispute.funds_reinstated", None);
@@ -298,6 +349,7 @@ impl World {
             reason: self.dice.weighted(&reasons, |r| r.1).0,
             status: if inquiry { "warning_needs_response" } else { "needs_response" },
             balance: self.dice.id("txn_1", 23),
+            reinstated: None,
             withdrawn: !inquiry,
             answered: false,
         }

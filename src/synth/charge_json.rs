@@ -3,6 +3,7 @@
 //! The order of keys is Stripe's, roughly: nothing may rely on it.
 
 use super::{
+    balance::Movement,
     people::{Card, Person},
     sale::{Charge, Dispute, Method, Refund, ThreeDs, Verdict},
     shape::{Shape, Slot},
@@ -210,22 +211,35 @@ pub(super) fn refund(of: &Charge, one: &Refund, out: &mut Vec<u8>) {
     );
 }
 
+/// What a dispute takes, with its fee.
+pub(super) fn withdrawal<'a>(of: &Charge, one: &'a Dispute) -> Movement<'a> {
+    let Charge { amount, currency, live, .. } = *of;
+    let (id, source, category) = (&one.balance, &one.id, "dispute");
+    Movement { id, kind: "adjustment", category, source, amount: -amount, fee: 1500, currency, live }
+}
+
+/// What comes back of one that is won. The fee stays.
+pub(super) fn reinstatement<'a>(of: &Charge, one: &'a Dispute) -> Option<Movement<'a>> {
+    let id = one.reinstated.as_ref()?;
+    Some(Movement { id, category: "dispute_reversal", amount: of.amount, fee: 0, ..withdrawal(of, one) })
+}
+
 pub(super) fn dispute(person: &Person, of: &Charge, one: &Dispute, out: &mut Vec<u8>) {
-    let withdrawn = format!(
-        r#"{{"id":"{}","object":"balance_transaction","amount":-{},"currency":"{}","description":"Chargeback withdrawal for {}","fee":1500,"net":-{},"reporting_category":"dispute","source":"{}","status":"available","type":"adjustment"}}"#,
-        one.balance,
-        of.amount,
-        of.currency,
-        of.id,
-        of.amount + 1500,
-        one.id
-    );
+    let mut movements = Vec::new();
+    if one.withdrawn {
+        withdrawal(of, one).write(one.created, &mut movements);
+    }
+    if let Some(back) = reinstatement(of, one) {
+        movements.push(b',');
+        back.write(one.created, &mut movements);
+    }
+    let movements = String::from_utf8(movements).unwrap_or_default();
     let brand = if let Method::Card { card, .. } = &of.method { card.brand } else { "visa" };
     DISPUTE.fill(
         &[
             ("id", (&one.id).into()),
             ("amount", of.amount.into()),
-            ("balance_transactions", Slot::Json(if one.withdrawn { &withdrawn } else { "" })),
+            ("balance_transactions", Slot::Json(&movements)),
             ("charge", (&of.id).into()),
             ("created", one.created.into()),
             ("currency", of.currency.into()),

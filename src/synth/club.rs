@@ -47,14 +47,21 @@ impl World {
             method_id: None,
             invoice: None,
             purchase: None,
+            counted: None,
         });
         self.new_invoice(&mut subscription, created);
-        self.tell_subscription(&subscription, &person, at, "customer.subscription.created", None);
+        self.tell_subscription(&mut subscription, &person, at, "customer.subscription.created", None);
         self.finalize(&mut subscription, &person, at + 50_000);
         self.charge_invoice(&mut subscription, &person, Verdict::Authorised, at + 100_000);
         subscription.status = "active";
         let previous = r#"{"default_payment_method":null,"status":"incomplete"}"#;
-        self.tell_subscription(&subscription, &person, at + 500_000, "customer.subscription.updated", Some(previous));
+        self.tell_subscription(
+            &mut subscription,
+            &person,
+            at + 500_000,
+            "customer.subscription.updated",
+            Some(previous),
+        );
         self.plan_month(subscription);
     }
 
@@ -81,7 +88,7 @@ impl World {
         subscription.cancel_reason = Some("cancellation_requested");
         subscription.feedback = Some(*self.dice.pick(&["too_expensive", "unused", "switched_service", "other"]));
         let previous = r#"{"cancel_at":null,"cancel_at_period_end":false,"canceled_at":null,"cancellation_details":{"feedback":null,"reason":null}}"#;
-        self.tell_subscription(&subscription, &person, at, "customer.subscription.updated", Some(previous));
+        self.tell_subscription(&mut subscription, &person, at, "customer.subscription.updated", Some(previous));
         self.plan(subscription.period.1 * SECOND, Task::Leave(subscription));
     }
 
@@ -98,8 +105,8 @@ impl World {
         subscription.cycle += 1;
         subscription.period = (subscription.period.1, subscription.period.1 + MONTH);
         self.new_invoice(&mut subscription, at / SECOND);
-        self.tell_subscription(&subscription, &person, at, "customer.subscription.updated", Some(&previous));
-        self.tell_invoice(&subscription, &person, at + 60_000, "invoice.created");
+        self.tell_subscription(&mut subscription, &person, at, "customer.subscription.updated", Some(&previous));
+        self.tell_invoice(&mut subscription, &person, at + 60_000, "invoice.created");
         self.plan(at + HOUR, Task::Collect(subscription));
     }
 
@@ -174,6 +181,7 @@ impl World {
             attempts: 0,
             next_attempt: None,
             intent: None,
+            counted: None,
         });
     }
 
@@ -239,7 +247,7 @@ impl World {
         self.plan_booking(charge, at);
     }
 
-    fn tell_paid(&mut self, subscription: &Subscription, purchase: &Purchase, person: &Person, at: i64) {
+    fn tell_paid(&mut self, subscription: &mut Subscription, purchase: &Purchase, person: &Person, at: i64) {
         if let (Some(intent), Version::New) = (&purchase.intent, self.version(at)) {
             let say = Say::new(at, "invoice_payment.paid", true, person.index, &[]).unasked();
             self.stripe(&say, &|out, _| {
@@ -250,7 +258,9 @@ impl World {
         self.tell_invoice(subscription, person, at + 30_000, "invoice.payment_succeeded");
     }
 
-    fn tell_invoice(&mut self, subscription: &Subscription, person: &Person, at: i64, kind: &'static str) {
+    fn tell_invoice(&mut self, subscription: &mut Subscription, person: &Person, at: i64, kind: &'static str) {
+        self.truth.invoice(subscription, person.country.currency);
+        let subscription = &*subscription;
         let member = &self.crowd[person.index as usize];
         let (email, nodes) = (person.email(member.moved_address), [Node::Customer]);
         let say = Say::new(at, kind, true, person.index, &nodes).unasked();
@@ -259,12 +269,14 @@ impl World {
 
     fn tell_subscription(
         &mut self,
-        subscription: &Subscription,
+        subscription: &mut Subscription,
         person: &Person,
         at: i64,
         kind: &'static str,
         previous: Option<&str>,
     ) {
+        self.truth.subscription(subscription, person.country.currency);
+        let subscription = &*subscription;
         let say = Say { previous, ..Say::new(at, kind, true, person.index, &[Node::Customer]) };
         let say = if kind.ends_with("created") { say } else { say.unasked() };
         self.stripe(&say, &|out, version| account_json::subscription(person, subscription, out, version));

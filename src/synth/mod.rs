@@ -6,12 +6,13 @@
 //! room imports nothing but `base`, so that it shares no mistake with what reads the events. Memory is bounded by the
 //! people and what is on its way to them, not by the output. All of it is synthetic: addresses are of example domains.
 //!
-//! `world` is the clock and the way out; `browsing`, `till`, `payment`, `aftermath`, `club`, `accounts`, `messaging` and
-//! `intruders` are what happens; `*_json` are the shapes; `delivery` is the noise on the line.
+//! `world` is the clock and the way out; `browsing`, `till`, `payment`, `aftermath`, `balance`, `suspicion`, `club`, `accounts`,
+//! `messaging` and `intruders` are what happens; `*_json` are the shapes; `delivery` is the noise on the line.
 
 mod account_json;
 mod accounts;
 mod aftermath;
+mod balance;
 mod browsing;
 mod catalog;
 mod charge_json;
@@ -34,6 +35,7 @@ mod sale;
 mod shape;
 mod storefront_json;
 mod stripe_json;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 mod till;

@@ -198,6 +198,8 @@ pub(super) struct Dispute {
     pub reason: &'static str,
     pub status: &'static str,
     pub balance: String,
+    /// Of the movement back, once it is won.
+    pub reinstated: Option<String>,
     pub withdrawn: bool,
     pub answered: bool,
 }
@@ -223,6 +225,8 @@ pub(super) struct Subscription {
     pub method_id: Option<String>,
     pub invoice: Option<Invoice>,
     pub purchase: Option<Box<Purchase>>,
+    /// As which it stands in the truth.
+    pub counted: Option<&'static str>,
 }
 
 impl Subscription {
@@ -241,6 +245,18 @@ pub(super) struct Invoice {
     pub attempts: i64,
     pub next_attempt: Option<i64>,
     pub intent: Option<String>,
+    /// As which it stands in the truth.
+    pub counted: Option<&'static str>,
+}
+
+impl Invoice {
+    pub fn status(&self) -> &'static str {
+        match (self.paid_at, self.finalized_at) {
+            (Some(_), _) => "paid",
+            (None, Some(_)) => "open",
+            (None, None) => "draft",
+        }
+    }
 }
 
 impl Charge {

@@ -170,7 +170,9 @@ fn everything_happens_in_a_shop() {
         charge.refunded refund.created refund.updated refund.failed charge.dispute.created charge.dispute.updated \
         charge.dispute.closed checkout.session.completed checkout.session.expired customer.created customer.updated \
         customer.deleted customer.subscription.created customer.subscription.updated customer.subscription.deleted \
-        invoice.created invoice.paid invoice.payment_failed invoice_payment.paid page identify profile.updated";
+        invoice.created invoice.paid invoice.payment_failed invoice_payment.paid balance_transaction.fetched \
+        payout.created payout.paid payout.failed radar.early_fraud_warning.created charge.dispute.funds_withdrawn \
+        review.opened review.closed page identify profile.updated";
     for kind in wanted.split_whitespace() {
         assert!(kinds.contains(kind), "no {kind}");
     }
@@ -260,6 +262,15 @@ fn the_truth_agrees_with_itself() {
         assert_eq!(sum(&truth, "methods", 3, of), sum(&truth, "attempts", 2, |r| of(r) && r[1] == "authorised"));
         assert!(sum(&truth, "refunds", 4, of) < sum(&truth, "charges", 5, of));
     }
+    // What subscriptions bring now is what came in less what went.
+    let moved = |kind: &'static str| sum(&truth, "mrr_movements", 3, |r| r[1] == kind);
+    assert!(moved("new") > moved("churn") && moved("churn") > 0);
+    assert_eq!(sum(&truth, "subscriptions", 3, |_| true), moved("new") - moved("churn"));
+    let paid = sum(&truth, "invoices", 4, |_| true);
+    assert_eq!(paid, sum(&truth, "invoice_payments", 2, |_| true));
+    let of_charges = |r: &Value| r[2] == "charge" || r[2] == "payment";
+    let fees = sum(&truth, "balance_transactions", 5, of_charges);
+    assert_eq!(fees, sum(&truth, "charges_settled", 3, |_| true));
     let succeeded = |r: &Value| r[0] == true && r[2] == "succeeded";
     let orders = sum(&truth, "orders", 1, |_| true);
     let direct = orders - sum(&truth, "intents", 3, succeeded);

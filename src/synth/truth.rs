@@ -17,17 +17,22 @@
 //! - **recoverable payment**: a live intent that waits for a payment method, whose last attempt failed for a reason that the
 //!   customer can mend (money or limit, card data, authentication), and of whose person no intent has succeeded since that
 //!   attempt was made.
+//! - **recovered invoice**: paid after a try to collect it had failed.
+//! - **monthly recurring revenue**: of subscriptions that are active or past due, in millionths of a major unit; new where
+//!   it begins, churn where it ends.
+//! - **off session**: taken by Stripe itself, for an invoice; not so where the bank asked the buyer.
 //! - **consent**: the latest statement for a person and channel.
 
 use std::collections::BTreeMap;
 
 use super::{
+    balance::{Movement, Payout},
     crowd::{Consent, Member, reached},
     delivery::Posted,
-    sale::{Charge, Failure, Intent, Method, Purchase, Status, Verdict},
+    sale::{Charge, Dispute, Failure, Intent, Method, Purchase, Status, Subscription, ThreeDs, Verdict},
 };
 use crate::base::{
-    Source,
+    Currency, Source,
     time::{HOUR, MINUTE},
 };
 
@@ -62,6 +67,12 @@ struct Group {
 }
 
 const DAY_SECONDS: i64 = 86_400;
+
+/// An amount of minor units in millionths of a major one.
+fn micros(minor: i64, currency: &str) -> i64 {
+    let places = Currency::parse(currency).map_or(2, |c| u32::from(c.exponent()));
+    minor * 10i64.pow(6 - places)
+}
 
 impl From<bool> for Cell {
     fn from(yes: bool) -> Cell {
@@ -253,6 +264,10 @@ impl Truth {
         if let Some(three_ds) = charge.three_ds {
             self.count("three_ds", &[live, three_ds.result.into(), three_ds.flow.into()], by);
         }
+        let challenged = charge.three_ds == Some(ThreeDs::CHALLENGED);
+        if challenged || charge.invoice.is_some() {
+            self.count("off_session", &[live, (!challenged).into()], by);
+        }
         if charge.verdict == Verdict::Authorised {
             let wallet = if let Method::Card { wallet, .. } = charge.method { wallet } else { None };
             self.count("methods", &[live, method.into(), wallet.into()], by);
@@ -328,6 +343,81 @@ impl Truth {
         let keys = [charge.live.into(), charge.currency.into(), from.into()];
         self.add("refunds", &keys, [-1, -refund.amount, 0]);
         self.refund_made(charge);
+    }
+
+    // What becomes of payments: a row moves from one status to the next.
+
+    pub fn moved(&mut self, movement: &Movement) {
+        let keys = [movement.live.into(), movement.currency.into(), movement.kind.into()];
+        self.add("balance_transactions", &keys, [1, movement.amount, movement.fee]);
+        if movement.fee != 0 {
+            self.add("fee_details", &[movement.live.into(), movement.currency.into()], [1, movement.fee, 0]);
+        }
+    }
+
+    pub fn settled(&mut self, charge: &Charge, fee: i64) {
+        self.add("charges_settled", &[charge.live.into(), charge.currency.into()], [1, fee, charge.amount - fee]);
+    }
+
+    pub fn payout(&mut self, payout: &Payout, before: Option<&'static str>) {
+        for (status, by) in before.map(|b| (b, -1)).into_iter().chain([(payout.status, 1)]) {
+            self.add("payouts", &[payout.currency.into(), status.into()], [by, by * payout.amount, 0]);
+        }
+    }
+
+    pub fn dispute(&mut self, charge: &Charge, dispute: &Dispute, before: Option<&'static str>) {
+        let taken = if dispute.withdrawn { charge.amount } else { 0 };
+        let left = if dispute.reinstated.is_some() { 0 } else { taken };
+        for (status, by, kept) in before.map(|b| (b, -1, taken)).into_iter().chain([(dispute.status, 1, left)]) {
+            let keys = [charge.live.into(), charge.currency.into(), status.into()];
+            self.add("disputes", &keys, [by, by * charge.amount, by * kept]);
+        }
+    }
+
+    pub fn warned(&mut self, actionable: bool, by: i64) {
+        self.count("early_fraud_warnings", &[actionable.into()], by);
+    }
+
+    pub fn reviewed(&mut self, live: bool, open: bool, by: i64) {
+        self.count("reviews", &[live.into(), open.into()], by);
+    }
+
+    /// The subscription as it stands now.
+    pub fn subscription(&mut self, subscription: &mut Subscription, currency: &'static str) {
+        let before = subscription.counted.replace(subscription.status);
+        if before == Some(subscription.status) {
+            return;
+        }
+        let monthly = micros(subscription.amount, currency);
+        let brings = |status| if matches!(status, "active" | "past_due") { monthly } else { 0 };
+        for (status, by) in before.map(|b| (b, -1)).into_iter().chain([(subscription.status, 1)]) {
+            self.add("subscriptions", &[currency.into(), status.into()], [by, by * brings(status), 0]);
+        }
+        let kind = match (before.map_or(0, brings), brings(subscription.status)) {
+            (0, 1..) => "new",
+            (1.., 0) => "churn",
+            _ => return,
+        };
+        self.add("mrr_movements", &[currency.into(), kind.into()], [1, monthly, 0]);
+    }
+
+    /// The subscription's invoice as it stands now.
+    pub fn invoice(&mut self, subscription: &mut Subscription, currency: &'static str) {
+        let amount = subscription.amount;
+        let Some(invoice) = &mut subscription.invoice else { return };
+        let status = invoice.status();
+        let before = invoice.counted.replace(status);
+        if before == Some(status) {
+            return;
+        }
+        for (status, by) in before.map(|b| (b, -1)).into_iter().chain([(status, 1)]) {
+            let paid = if status == "paid" { amount } else { 0 };
+            self.add("invoices", &[currency.into(), status.into()], [by, by * amount, by * paid]);
+        }
+        if status == "paid" {
+            self.add("invoice_payments", &[currency.into()], [1, amount, 0]);
+            self.count("invoices_recovered", &[currency.into()], i64::from(invoice.attempts > 1));
+        }
     }
 
     // People.

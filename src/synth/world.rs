@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     Shop,
+    balance::{Balance, Payout},
     browsing::Visit,
     crowd::{Member, Node},
     delivery::Delivery,
@@ -35,6 +36,7 @@ pub(super) struct World {
     pub truth: Truth,
     pub orders: u64,
     pub delivery: Delivery,
+    pub balance: Balance,
     tasks: BinaryHeap<Reverse<Due>>,
     planned: u64,
     swept: i64,
@@ -55,6 +57,9 @@ pub(super) enum Task {
     RefundSettles(Box<Charge>),
     RefundFails(Box<Charge>),
     Dispute(Box<(Charge, Option<Dispute>)>),
+    CloseReview(Box<Charge>),
+    PayOut,
+    PayoutEnds(Box<Payout>),
     Join(u32),
     Renew(Box<Subscription>),
     Collect(Box<Subscription>),
@@ -100,6 +105,7 @@ impl World {
             truth: Truth::default(),
             orders: 0,
             delivery: Delivery::new(shop.seed),
+            balance: Balance::default(),
             tasks: BinaryHeap::new(),
             planned: 0,
             swept: start.0,
@@ -112,6 +118,7 @@ impl World {
         world.plan_campaigns();
         world.plan_attack();
         world.plan_experiments();
+        world.plan_payouts();
         world
     }
 
@@ -155,6 +162,9 @@ impl World {
             Task::RefundSettles(charge) => self.refund_settles(charge, at),
             Task::RefundFails(charge) => self.refund_fails(charge, at),
             Task::Dispute(dispute) => self.dispute(*dispute, at),
+            Task::CloseReview(charge) => self.close_review(&charge, at),
+            Task::PayOut => self.pay_out(at),
+            Task::PayoutEnds(payout) => self.payout_ends(payout, at),
             Task::Join(person) => self.join(person, at),
             Task::Renew(subscription) => self.renew(subscription, at),
             Task::Collect(subscription) => self.collect(subscription, at),

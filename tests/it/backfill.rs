@@ -277,6 +277,39 @@ fn what_is_older_than_events_is_in_the_tables_at_its_own_time() {
 }
 
 #[test]
+fn what_no_event_tells_of_is_fetched() {
+    let then = now() - 200 * DAY;
+    let provider = old_sale(Provider::start())
+        .with(
+            "/v1/balance_transactions",
+            [json!({"id": "txn_1", "object": "balance_transaction", "amount": 5000, "fee": 175, "net": 4825,
+                "created": then, "available_on": then + DAY, "currency": "usd", "source": "ch_1", "type": "charge",
+                "status": "available", "fee_details": [{"type": "stripe_fee", "amount": 175, "currency": "usd"}]})],
+        )
+        .with(
+            "/v1/subscriptions",
+            [json!({"id": "sub_1", "object": "subscription", "created": then, "customer": "cus_old", "currency": "usd",
+                "status": "canceled", "ended_at": then + 30 * DAY, "livemode": false, "items": {"data": []}})],
+        )
+        .with(
+            "/v1/disputes",
+            [json!({"id": "dp_1", "object": "dispute", "amount": 5000, "charge": "ch_1", "created": then + DAY,
+                "currency": "usd", "status": "lost", "livemode": false, "balance_transactions": []})],
+        );
+    let till = till(&provider);
+    let done = till.json(&["backfill", "stripe"]);
+    assert_eq!((done["accepted"].as_u64(), done["quarantined"].as_u64()), (Some(11), Some(0)), "{done}");
+    let charge = &till.sql("SELECT fee, net, balance_transaction_id AS txn FROM core.charges")[0];
+    assert_eq!(charge, &json!({"fee": 175, "net": 4825, "txn": "txn_1"}));
+    let fees = &till.sql("SELECT type, amount FROM core.fee_details")[0];
+    assert_eq!(fees, &json!({"type": "stripe_fee", "amount": 175}));
+    assert_eq!((till.count("core.disputes WHERE status = 'lost'"), till.count("core.subscriptions")), (1, 1));
+    // Those that are over are listed only where they are asked for.
+    let asked = provider.asked("/v1/subscriptions");
+    assert!(asked.iter().all(|a| a.query.get("status").map(String::as_str) == Some("all")) && !asked.is_empty());
+}
+
+#[test]
 fn a_fetched_object_yields_to_what_happens_after() {
     let provider = old_sale(Provider::start());
     let till = till(&provider);

@@ -166,12 +166,170 @@ async fn an_order_is_counted_once_however_it_is_known() {
     .await;
 }
 
+/// What a subscription was at a moment, in seconds.
+fn state(subscription: &str, customer: &str, at: i64, status: &str, mrr: i64) -> Stamped {
+    stamped::<rows::SubscriptionState>(
+        1,
+        json!({
+            "subscription_state_id": format!("{subscription}:{at}"), "subscription_id": subscription,
+            "at": at * 1_000_000, "created_at": 0, "status": status, "customer_id": customer, "currency": "usd",
+            "mrr_micros": mrr, "items": "[]", "cancel_at_period_end": false, "order_ambiguous": false,
+        }),
+    )
+}
+
+const DAY: i64 = 86_400;
+
+#[tokio::test]
+async fn intervals_begin_where_something_changed_and_end_with_the_subscription() {
+    let states = vec![
+        state("sub_1", "cus_1", 60, "active", 10),
+        // Told again, with nothing new.
+        state("sub_1", "cus_1", 2 * DAY, "active", 10),
+        state("sub_1", "cus_1", 3 * DAY, "active", 25),
+        state("sub_1", "cus_1", 4 * DAY, "canceled", 0),
+        state("sub_1", "cus_1", 5 * DAY, "active", 25),
+    ];
+    let tables = Memory::default().with_rows("core.subscription_states", Table::SubscriptionStates, states);
+    answers(
+        tables,
+        &[(
+            "SELECT status, mrr_micros, valid_from, valid_to FROM core.subscription_intervals ORDER BY valid_from",
+            "active,10,1970-01-01T00:00:00Z,1970-01-04T00:00:00Z active,25,1970-01-04T00:00:00Z,1970-01-05T00:00:00Z \
+             canceled,0,1970-01-05T00:00:00Z,",
+        )],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn movements_have_the_name_of_what_changed() {
+    let states = vec![
+        state("sub_1", "cus_1", DAY, "active", 10),
+        state("sub_1", "cus_1", 2 * DAY, "active", 25),
+        // A second subscription is an expansion of the customer; within the day it came and went.
+        state("sub_2", "cus_1", 3 * DAY + 5, "active", 7),
+        state("sub_2", "cus_1", 3 * DAY + 9, "canceled", 0),
+        state("sub_1", "cus_1", 4 * DAY, "active", 5),
+        state("sub_1", "cus_1", 5 * DAY, "unpaid", 0),
+        state("sub_1", "cus_1", 9 * DAY, "active", 5),
+    ];
+    let states = states.into_iter().map(|mut one| {
+        if let Row::SubscriptionState(row) = &mut one.row {
+            row.created_at = None;
+        }
+        one
+    });
+    let tables = Memory::default().with_rows("core.subscription_states", Table::SubscriptionStates, states.collect());
+    answers(
+        tables,
+        &[(
+            "SELECT date, kind, amount_micros, mrr_after_micros FROM core.mrr_movements ORDER BY date",
+            "1970-01-02,new,10,10 1970-01-03,expansion,15,25 1970-01-05,contraction,20,5 1970-01-06,churn,5,0 \
+             1970-01-10,reactivation,5,5",
+        )],
+    )
+    .await;
+}
+
+/// At any day's end: what all bring is what came in by movements less what went.
+#[tokio::test]
+async fn movements_add_up_to_what_subscriptions_bring_on_every_day() {
+    let mut dice = 7u64;
+    let mut roll = |n: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % n
+    };
+    let mut states = Vec::new();
+    let mut brings: Vec<Vec<(i64, i64)>> = Vec::new();
+    for n in 0..40 {
+        let (customer, mut at, mut told) = (format!("cus_{}", n % 17), 0i64, Vec::new());
+        for _ in 0..=roll(6) {
+            at += 1 + roll(3 * DAY as u64) as i64;
+            let mrr = [0, 1, 333_333, 10_000_000][roll(4) as usize];
+            states.push(state(&format!("sub_{n}"), &customer, at, if mrr == 0 { "unpaid" } else { "active" }, mrr));
+            told.push((if told.is_empty() { 0 } else { at }, mrr));
+        }
+        brings.push(told);
+    }
+    let by_states = |day: i64| -> i64 {
+        let at = |told: &Vec<(i64, i64)>| told.iter().rev().find(|(at, _)| *at < day * DAY).map_or(0, |(_, mrr)| *mrr);
+        brings.iter().map(at).sum()
+    };
+    let (engine, _dir) = engine();
+    let tables = Memory::default().with_rows("core.subscription_states", Table::SubscriptionStates, states);
+    let session = engine.session(SessionOptions { tables: Arc::new(tables), ..options(Limits::default()) }).unwrap();
+    let moved = csv(
+        &session,
+        "SELECT CAST(date_part('epoch', date) AS BIGINT) AS day, sum(CASE WHEN kind IN ('contraction', 'churn')
+             THEN -amount_micros ELSE amount_micros END) AS moved
+         FROM core.mrr_movements GROUP BY date ORDER BY date",
+    )
+    .await;
+    let moved: Vec<(i64, i64)> = moved
+        .lines()
+        .skip(1)
+        .map(|line| line.split_once(',').unwrap())
+        .map(|(day, moved)| (day.parse::<i64>().unwrap() / DAY, moved.parse().unwrap()))
+        .collect();
+    assert!(moved.len() > 5);
+    for day in 0..20 {
+        let sum: i64 = moved.iter().filter(|(moved_on, _)| *moved_on < day).map(|(_, moved)| moved).sum();
+        assert_eq!(sum, by_states(day), "at the end of the days before {day}");
+    }
+}
+
+#[tokio::test]
+async fn lists_within_rows_are_tables() {
+    let taxes = json!([
+        {"line": "il_1", "jurisdiction": "DE", "rate": "19", "taxable_amount": 1000, "tax": 190, "behavior": "exclusive"},
+        {"line": null, "jurisdiction": "FR", "rate": null, "taxable_amount": null, "tax": -5, "behavior": "inclusive"},
+    ]);
+    let invoice = |id: &str, taxes: Option<String>| {
+        stamped::<rows::Invoice>(
+            1,
+            json!({"invoice_id": id, "status": "open", "currency": "eur", "taxes": taxes, "order_ambiguous": false}),
+        )
+    };
+    let fees = json!([{"type": "stripe_fee", "amount": 56, "currency": "eur"}, {"type": "tax", "amount": 4, "currency": "eur"}]);
+    let transaction = stamped::<rows::BalanceTransaction>(
+        1,
+        json!({"balance_transaction_id": "txn_1", "amount": 900, "fee": 60, "net": 840, "currency": "eur",
+            "fee_details": fees.to_string(), "order_ambiguous": false}),
+    );
+    let tables = Memory::default()
+        .with_rows(
+            "core.invoices",
+            Table::Invoices,
+            vec![invoice("in_1", Some(taxes.to_string())), invoice("in_2", None)],
+        )
+        .with_rows("core.balance_transactions", Table::BalanceTransactions, vec![transaction]);
+    answers(
+        tables,
+        &[
+            (
+                "SELECT invoice_id, line, jurisdiction, rate, taxable_amount, tax, behavior, currency
+                 FROM core.invoice_taxes ORDER BY tax DESC",
+                "in_1,il_1,DE,19,1000,190,exclusive,eur in_1,,FR,,,-5,inclusive,eur",
+            ),
+            (
+                "SELECT balance_transaction_id, type, amount, currency FROM core.fee_details ORDER BY amount DESC",
+                "txn_1,stripe_fee,56,eur txn_1,tax,4,eur",
+            ),
+        ],
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn tables_are_empty_before_anything_was_written() {
     let queries: Vec<String> = Table::ALL.iter().map(|t| format!("SELECT count(*) FROM {}", t.name())).collect();
     let queries: Vec<(&str, &str)> = queries.iter().map(|q| (q.as_str(), "0")).collect();
     answers(Memory::default(), &queries).await;
     answers(Memory::default(), &[("SELECT count(*) FROM core.people", "0"), ("SELECT * FROM core.orders", "")]).await;
+    for view in ["invoice_taxes", "fee_details", "subscription_intervals", "mrr_movements"] {
+        answers(Memory::default(), &[(&format!("SELECT count(*) FROM core.{view}"), "0")]).await;
+    }
     answers(Memory::default(), &[("SELECT count(*) FROM raw.events", "0"), ("SELECT * FROM raw.quarantine", "")]).await;
 }
 

@@ -205,6 +205,15 @@ fn every_real_event_lands() {
         ("core.refunds", "refund."),
         ("core.customers", "customer.created"),
         ("core.checkouts", "checkout.session."),
+        ("core.disputes", "charge.dispute."),
+        ("core.invoices", "invoice."),
+        ("core.invoice_payments", "invoice."),
+        ("core.subscriptions", "customer.subscription."),
+        ("core.subscription_intervals", "customer.subscription."),
+        ("core.payouts", "payout."),
+        ("core.balance_transactions", "charge.dispute."),
+        ("core.early_fraud_warnings", "radar.early_fraud_warning."),
+        ("core.reviews", "review."),
     ] {
         assert!(till.count(table) > 0, "{types}* makes rows in {table}");
     }

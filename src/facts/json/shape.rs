@@ -20,6 +20,10 @@ impl<T> Default for Maybe<T> {
 }
 
 impl<T> Maybe<T> {
+    pub fn of(object: T) -> Maybe<T> {
+        Maybe(Some(Box::new(object)))
+    }
+
     pub fn get(&self) -> Option<&T> {
         self.0.as_deref()
     }

@@ -3,10 +3,13 @@
 //! A struct is the one list of a table's columns, in their order; every stored table ends with `merchant_id`,
 //! `livemode` and `log_offset`, which the batch adds. No row holds an address, a phone or a name in clear.
 
+pub mod balance;
 pub mod behaviour;
+pub mod billing;
 pub mod column;
 pub mod payments;
 pub mod people;
+pub mod risk;
 
 use std::sync::Arc;
 
@@ -17,7 +20,7 @@ use arrow::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::{behaviour::*, payments::*, people::*};
+pub use self::{balance::*, behaviour::*, billing::*, payments::*, people::*, risk::*};
 use super::Table;
 use crate::base::Offset;
 
@@ -38,7 +41,8 @@ macro_rules! row {
 
         impl super::Record for $name {
             fn fields() -> Vec<arrow::datatypes::Field> {
-                vec![$(<$type as super::column::Column>::field(stringify!($field)),)*]
+                // A column may be a word of Rust's, as `r#type`.
+                vec![$(<$type as super::column::Column>::field(stringify!($field).trim_start_matches("r#")),)*]
             }
 
             fn arrays(rows: &[&Self]) -> Vec<arrow::array::ArrayRef> {
@@ -112,6 +116,15 @@ rows! {
     Identities: Identity,
     PersonMerges: PersonMerge,
     Messages: Message,
+    Disputes: Dispute,
+    Invoices: Invoice,
+    InvoicePayments: InvoicePayment,
+    Subscriptions: Subscription,
+    SubscriptionStates: SubscriptionState,
+    Payouts: Payout,
+    BalanceTransactions: BalanceTransaction,
+    EarlyFraudWarnings: EarlyFraudWarning,
+    Reviews: Review,
 }
 
 /// A row, the world it belongs to, and the last log offset that it is true to.

@@ -21,6 +21,8 @@ row! {
         email_hash: Option<String>,
         country: Option<String>,
         invoice_id: Option<String>,
+        /// The checkout session that it is paid in.
+        session_id: Option<String>,
         payment_method_type: Option<String>,
         latest_charge_id: Option<String>,
         latest_attempt_id: Option<String>,
@@ -69,11 +71,19 @@ row! {
         card_country: Option<String>,
         card_fingerprint: Option<String>,
         card_funding: Option<String>,
+        card_bin: Option<String>,
+        card_last4: Option<String>,
         cvc_check: Option<String>,
         postal_code_check: Option<String>,
+        address_check: Option<String>,
         three_ds_result: Option<String>,
         three_ds_reason: Option<String>,
         three_ds_flow: Option<String>,
+        three_ds_eci: Option<String>,
+        three_ds_exemption: Option<String>,
+        /// `true` where Stripe took the money by itself, as for a renewal; `false` where the customer was asked by their
+        /// bank meanwhile; else it is not known.
+        is_off_session: Option<bool>,
         customer_id: Option<String>,
         person_id: Option<PersonId>,
         email_hash: Option<String>,
@@ -159,6 +169,9 @@ row! {
         amount_discount: Option<i64>,
         amount_shipping: Option<i64>,
         currency: Option<Currency>,
+        /// What the customer saw, where that is another currency than the shop's.
+        presentment_amount: Option<i64>,
+        presentment_currency: Option<Currency>,
         customer_id: Option<String>,
         person_id: Option<PersonId>,
         email_hash: Option<String>,
@@ -173,6 +186,8 @@ row! {
         external_ref: Option<String>,
         completed_at: Option<Micros>,
         expired_at: Option<Micros>,
+        /// `succeeded` or `failed`, of a payment whose answer came after the session.
+        async_result: Option<String>,
         order_ambiguous: bool,
     }
 }

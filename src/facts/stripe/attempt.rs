@@ -214,12 +214,17 @@ fn describe_card(row: &mut PaymentAttempt, card: Option<&Card>) {
     row.card_country = card.country.owned();
     row.card_fingerprint = card.fingerprint.owned();
     row.card_funding = card.funding.owned();
+    row.card_bin = card.iin.owned();
+    row.card_last4 = card.last4.owned();
     row.cvc_check = card.cvc_check();
     row.postal_code_check = card.postal_code_check();
+    row.address_check = card.address_check();
     if let Some(three_ds) = card.three_ds() {
         row.three_ds_result = three_ds.result().map(str::to_owned);
         row.three_ds_reason = three_ds.result_reason.owned();
         row.three_ds_flow = three_ds.authentication_flow.owned();
+        row.three_ds_eci = three_ds.electronic_commerce_indicator.owned();
+        row.three_ds_exemption = three_ds.exemption_indicator.owned();
     }
 }
 
@@ -252,11 +257,17 @@ fn blank(id: &str, amount: i64, currency: Currency, evidence: Evidence) -> Payme
         card_country: None,
         card_fingerprint: None,
         card_funding: None,
+        card_bin: None,
+        card_last4: None,
         cvc_check: None,
         postal_code_check: None,
+        address_check: None,
         three_ds_result: None,
         three_ds_reason: None,
         three_ds_flow: None,
+        three_ds_eci: None,
+        three_ds_exemption: None,
+        is_off_session: None,
         customer_id: None,
         person_id: None,
         email_hash: None,

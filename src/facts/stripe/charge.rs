@@ -4,15 +4,16 @@ use serde::Deserialize;
 
 use super::{
     DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table, attempt,
+    balance::{self, Transaction},
     parts::{Billing, Card, MethodDetails, Outcome},
     prior,
     refund::{self, Refund},
 };
 use crate::{
-    base::{Currency, Micros, PersonId},
+    base::{Currency, Micros, PersonId, time::MINUTE},
     facts::{
         identity::IdentifierKind,
-        json::{Amount, Flag, Identified, List, Maybe, OnlyId, Rate, Reference, Text, Whole},
+        json::{Amount, Flag, Identified, List, Maybe, OnlyId, Reference, Text, Whole},
         observation::Fact,
         rows,
     },
@@ -27,7 +28,7 @@ pub(super) struct Charge<'a> {
     amount: Amount,
     amount_captured: Amount,
     amount_refunded: Amount,
-    balance_transaction: Reference<'a, BalanceTransaction<'a>>,
+    balance_transaction: Reference<'a, Transaction<'a>>,
     pub billing_details: Maybe<Billing<'a>>,
     captured: Flag,
     /// The card itself, before there was `source`.
@@ -50,23 +51,6 @@ pub(super) struct Charge<'a> {
     shipping: Maybe<Billing<'a>>,
     pub source: Maybe<Card<'a>>,
     status: Text<'a>,
-}
-
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct BalanceTransaction<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    currency: Text<'a>,
-    exchange_rate: Rate,
-    fee: Amount,
-    net: Amount,
-}
-
-impl Identified for BalanceTransaction<'_> {
-    fn id(&self) -> Option<&str> {
-        self.id.get()
-    }
 }
 
 impl Identified for Charge<'_> {
@@ -102,7 +86,8 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
         "charge.refunded" => (1, 4),
         _ => (1, 5),
     };
-    record(event, charge, Seen::own(state, prior), phase, rank)?;
+    let automatic = phase == 0 && charge.is_of_now(event) && message.is_unasked();
+    record(event, charge, Seen::own(state, prior), phase, rank, automatic)?;
     // A refund that the charge only counts is no row of its own.
     let listed = refund::carried(event, charge)?;
     let total = event.amount("data.object.amount_refunded", &charge.amount_refunded)?.unwrap_or(0);
@@ -115,12 +100,20 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
 /// A charge within an intent's event. One that was not told in full says nothing.
 pub(super) fn carried(event: &mut Event, charge: &Charge) -> Result<(), DecodeError> {
     let Some(id) = charge.id.get().filter(|_| !matches!(charge.amount, Amount::Absent)) else { return Ok(()) };
-    record(event, charge, Seen::carried(event, id), 1, 0)?;
+    record(event, charge, Seen::carried(event, id), 1, 0, false)?;
     refund::carried(event, charge)?;
     Ok(())
 }
 
-fn record(event: &mut Event, charge: &Charge, seen: Seen, phase: u8, rank: u8) -> Result<(), DecodeError> {
+/// `automatic`: the event tells of a try that nobody asked for.
+fn record(
+    event: &mut Event,
+    charge: &Charge,
+    seen: Seen,
+    phase: u8,
+    rank: u8,
+    automatic: bool,
+) -> Result<(), DecodeError> {
     let id = event.required("data.object.id", charge.id.get())?;
     let payment = charge.payment(event)?;
     let settled = u8::from(charge.status() != "pending");
@@ -137,6 +130,9 @@ fn record(event: &mut Event, charge: &Charge, seen: Seen, phase: u8, rank: u8) -
         let fact = Fact::Attempt { whole: true, failure, country, person };
         event.add_part(Table::PaymentIntents, intent, Part { id: id.to_owned(), at, fact });
     }
+    if let Some(transaction) = charge.balance_transaction.object() {
+        balance::carried(event, transaction)?;
+    }
     let row = charge.row(event, payment, id)?;
     // Any other event may come long after: that of a refund does not tell when what it pays back was taken.
     let tells = matches!(event.kind(), "charge.succeeded" | "charge.captured" | "payment_intent.succeeded");
@@ -145,7 +141,8 @@ fn record(event: &mut Event, charge: &Charge, seen: Seen, phase: u8, rank: u8) -
     let marks = captured.into_iter().chain(unborn).collect();
     let again = Seen { ..seen };
     event.saw(Saw { table: Table::Charges, id: id.to_owned(), seen, step, marks, parts: Vec::new(), row: row.into() });
-    let marks = unborn.into_iter().collect();
+    let automatic = automatic.then_some((Mark::Automatic, event.at()));
+    let marks = unborn.into_iter().chain(automatic).collect();
     let (table, id, row) = (Table::PaymentAttempts, id.to_owned(), attempt.into());
     event.saw(Saw { table, id, seen: again, step, marks, parts: Vec::new(), row });
     Ok(())
@@ -161,6 +158,11 @@ impl Charge<'_> {
             None if self.paid.0 == Some(false) || self.failure_code.get().is_some() => "failed",
             None => "pending",
         }
+    }
+
+    /// Whether the event tells of the try itself, and not of an answer that came days later.
+    fn is_of_now(&self, event: &Event) -> bool {
+        self.created.seconds().is_some_and(|created| event.at().0 - created.0 < MINUTE)
     }
 
     pub fn is_captured(&self) -> bool {

@@ -33,6 +33,7 @@ struct Session<'a> {
     mode: Text<'a>,
     payment_intent: Reference<'a, OnlyId<'a>>,
     payment_status: Text<'a>,
+    presentment_details: Maybe<Presentment<'a>>,
     recovered_from: Text<'a>,
     shipping: Maybe<Billing<'a>>,
     shipping_details: Maybe<Billing<'a>>,
@@ -46,6 +47,14 @@ struct Session<'a> {
 struct Collected<'a> {
     #[serde(borrow)]
     shipping_details: Maybe<Billing<'a>>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+struct Presentment<'a> {
+    presentment_amount: Amount,
+    #[serde(borrow)]
+    presentment_currency: Text<'a>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -70,7 +79,12 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
         _ => None,
     };
     let unborn = session.created.0.is_none().then_some(Mark::Seen);
-    let marks = shown(event, ended.into_iter().chain(unborn));
+    let later = match event.kind() {
+        "checkout.session.async_payment_succeeded" => Some(Mark::PaidLater),
+        "checkout.session.async_payment_failed" => Some(Mark::FailedLater),
+        _ => None,
+    };
+    let marks = shown(event, ended.into_iter().chain(unborn).chain(later));
     let paid = matches!(session.payment_status.get(), Some("paid" | "no_payment_required"));
     let rank = match event.kind() {
         "checkout.session.completed" => 1,
@@ -126,6 +140,9 @@ impl Session<'_> {
             let fact = Fact::Payer { country: country.clone(), person };
             event.add_part(Table::PaymentIntents, intent, Part { id: id.to_owned(), at: event.at(), fact });
         }
+        let seen = self.presentment_details.get();
+        let seen_amount = seen.map(|s| event.amount("data.object.presentment_amount", &s.presentment_amount));
+        let seen_currency = seen.and_then(|s| s.presentment_currency.get());
         let totals = self.total_details.get().cloned().unwrap_or_default();
         Ok(rows::Checkout {
             session_id: id.to_owned(),
@@ -140,6 +157,8 @@ impl Session<'_> {
             amount_discount: event.amount("data.object.total_details.amount_discount", &totals.amount_discount)?,
             amount_shipping: event.amount("data.object.total_details.amount_shipping", &totals.amount_shipping)?,
             currency: event.currency("data.object.currency", self.currency.get())?,
+            presentment_amount: seen_amount.transpose()?.flatten(),
+            presentment_currency: event.currency("data.object.presentment_currency", seen_currency)?,
             customer_id: self.customer.id_owned(),
             person_id,
             email_hash,
@@ -154,6 +173,7 @@ impl Session<'_> {
             external_ref: metadata.and_then(Metadata::external),
             completed_at: None,
             expired_at: None,
+            async_result: None,
             order_ambiguous: false,
         })
     }

@@ -149,6 +149,7 @@ impl<'a> Intent<'a> {
             email_hash,
             country,
             invoice_id: self.invoice.id_owned(),
+            session_id: None,
             payment_method_type: self.only_method(),
             latest_charge_id: self.latest_charge(),
             latest_attempt_id: None,

@@ -1,4 +1,5 @@
-//! Stripe's events, of every API version from 2017 on: payments, refunds, customers, checkout sessions.
+//! Stripe's events, of every API version from 2017 on: payments and what becomes of them, customers, checkout sessions,
+//! subscriptions and invoices, the balance and payouts.
 //!
 //! The shapes of `docs.stripe.com/api` and of its changelog: charges that intents carried until 2022-11-15, `source`
 //! before `payment_method_details`, references that may be ids or whole objects. What a version calls otherwise is
@@ -9,13 +10,21 @@
 //! it marks none, and the row falls back on what the object states of itself ([`super::complete`]).
 
 mod attempt;
+mod balance;
 mod charge;
 mod checkout;
 mod customer;
+mod dispute;
 mod intent;
+mod invoice;
+mod mrr;
 mod parts;
+mod payout;
 mod prior;
 mod refund;
+mod risk;
+mod subscription;
+mod tax;
 mod verdict;
 
 use serde::Deserialize;
@@ -25,7 +34,7 @@ use super::{
     DecodeError, Row,
     decode::Event,
     identity::IdentifierKind,
-    json::{OnlyId, Reference, Text},
+    json::{Identified, OnlyId, Reference, Text, Whole},
     observation::{Mark, Observation, Part, Sight, Step},
     people::Someone,
     table::Table,
@@ -37,10 +46,19 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
         kind if kind.starts_with("payment_intent.") => intent::decode(event)?,
         "charge.refund.updated" => refund::decode(event)?,
         kind if kind.starts_with("refund.") => refund::decode(event)?,
-        kind if kind.starts_with("charge.dispute.") => false,
+        "dispute.fetched" => dispute::decode(event)?,
+        kind if kind.starts_with("charge.dispute.") => dispute::decode(event)?,
         kind if kind.starts_with("charge.") => charge::decode(event)?,
+        "subscription.fetched" => subscription::decode(event)?,
+        kind if kind.starts_with("customer.subscription.") => subscription::decode(event)?,
         "customer.created" | "customer.updated" | "customer.deleted" | "customer.fetched" => customer::decode(event)?,
         kind if kind.starts_with("checkout.session.") => checkout::decode(event)?,
+        kind if kind.starts_with("invoice.") => invoice::decode(event)?,
+        kind if kind.starts_with("invoice_payment.") => invoice::decode_payment(event)?,
+        kind if kind.starts_with("payout.") => payout::decode(event)?,
+        kind if kind.starts_with("balance_transaction.") => balance::decode(event)?,
+        kind if kind.starts_with("radar.early_fraud_warning.") => risk::decode_warning(event)?,
+        kind if kind.starts_with("review.") => risk::decode_review(event)?,
         _ => false,
     };
     event.decoded.handled = handled;
@@ -55,6 +73,13 @@ struct Message<'a, O> {
     #[serde(borrow, default)]
     request: Reference<'a, OnlyId<'a>>,
     data: Data<'a, O>,
+}
+
+impl<O> Message<'_, O> {
+    /// Whether the event says that no request was behind it.
+    fn is_unasked(&self) -> bool {
+        self.request.object().is_some_and(|request| request.id().is_none())
+    }
 }
 
 #[derive(Deserialize)]
@@ -137,7 +162,17 @@ fn shown(event: &Event, marks: impl Iterator<Item = Mark>) -> Vec<(Mark, Micros)
     marks.filter(|_| told).map(|mark| (mark, event.at())).collect()
 }
 
+/// Things that belong to one row, as the text of a JSON list; nothing where there are none.
+fn list_text(things: Vec<serde_json::Value>) -> Option<String> {
+    (!things.is_empty()).then(|| serde_json::Value::from(things).to_string())
+}
+
 impl Event<'_> {
+    /// When the object was first seen, where it does not say itself when it was made.
+    fn unborn(&self, created: &Whole) -> Vec<(Mark, Micros)> {
+        shown(self, created.0.is_none().then_some(Mark::Seen).into_iter())
+    }
+
     /// Whether this is an object as the API showed it, and no event.
     fn is_fetched(&self) -> bool {
         self.kind().ends_with(".fetched")

@@ -19,6 +19,9 @@ pub(super) struct Card<'a> {
     pub country: Text<'a>,
     pub fingerprint: Text<'a>,
     pub funding: Text<'a>,
+    /// Its first digits, where the account may see them.
+    pub iin: Text<'a>,
+    pub last4: Text<'a>,
     pub wallet: Maybe<Wallet<'a>>,
     /// How a wallet was told before there was `wallet`.
     pub tokenization_method: Text<'a>,
@@ -26,6 +29,7 @@ pub(super) struct Card<'a> {
     pub checks: Maybe<Checks<'a>>,
     pub cvc_check: Text<'a>,
     pub address_zip_check: Text<'a>,
+    pub address_line1_check: Text<'a>,
 }
 
 impl<'a> Card<'a> {
@@ -68,6 +72,11 @@ impl<'a> Card<'a> {
         check.or_else(|| self.address_zip_check.owned())
     }
 
+    pub fn address_check(&self) -> Option<String> {
+        let check = self.checks.get().and_then(|c| c.address_line1_check.owned());
+        check.or_else(|| self.address_line1_check.owned())
+    }
+
     pub fn three_ds(&self) -> Option<&ThreeDs<'_>> {
         self.three_d_secure.get()
     }
@@ -85,6 +94,7 @@ pub(super) struct Wallet<'a> {
 pub(super) struct Checks<'a> {
     #[serde(borrow)]
     cvc_check: Text<'a>,
+    address_line1_check: Text<'a>,
     address_postal_code_check: Text<'a>,
 }
 
@@ -95,6 +105,8 @@ pub(super) struct ThreeDs<'a> {
     result: Text<'a>,
     pub result_reason: Text<'a>,
     pub authentication_flow: Text<'a>,
+    pub electronic_commerce_indicator: Text<'a>,
+    pub exemption_indicator: Text<'a>,
     /// How the result was told before there was `result`.
     authenticated: Flag,
     succeeded: Flag,

@@ -2,7 +2,12 @@
 
 use serde::Deserialize;
 
-use super::{DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table, charge::Charge, prior, shown};
+use super::{
+    DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table,
+    balance::{self, Transaction},
+    charge::Charge,
+    prior, shown,
+};
 use crate::facts::{
     identity::IdentifierKind,
     json::{Amount, Maybe, OnlyId, Reference, Text, Whole},
@@ -17,7 +22,7 @@ pub(super) struct Refund<'a> {
     id: Text<'a>,
     object: Text<'a>,
     amount: Amount,
-    balance_transaction: Reference<'a, OnlyId<'a>>,
+    balance_transaction: Reference<'a, Transaction<'a>>,
     charge: Reference<'a, OnlyId<'a>>,
     created: Whole,
     currency: Text<'a>,
@@ -105,6 +110,9 @@ fn record(event: &mut Event, refund: &Refund, of: Option<&Charge>, seen: Seen) -
         let at = refund.created.seconds().unwrap_or(event.at());
         let part = Part { id: id.to_owned(), at, fact: Fact::Refund { amount, failed_at } };
         event.add_part(Table::Refunds, &total_id(charge_id), part);
+    }
+    if let Some(transaction) = refund.balance_transaction.object() {
+        balance::carried(event, transaction)?;
     }
     let mut someone = event.someone();
     someone.known_as(IdentifierKind::Customer, refund.customer.id());

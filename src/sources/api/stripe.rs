@@ -35,8 +35,19 @@ const MARGIN: i64 = DAY;
 const A_SECOND: u32 = 25;
 const A_SECOND_LIVE: u32 = 100;
 /// Refunds before charges: what a refund came to is then known no later than the charge's total that counts it.
-const OBJECTS: [List; 5] =
-    [List::StripeRefunds, List::StripeCharges, List::StripePaymentIntents, List::StripeSessions, List::StripeCustomers];
+const OBJECTS: [List; 11] = [
+    List::StripeRefunds,
+    List::StripeCharges,
+    List::StripePaymentIntents,
+    List::StripeSessions,
+    List::StripeCustomers,
+    List::StripeDisputes,
+    List::StripeInvoices,
+    List::StripeSubscriptions,
+    List::StripePayouts,
+    List::StripeWarnings,
+    List::StripeReviews,
+];
 
 #[derive(Clone)]
 pub struct StripeApi {
@@ -53,11 +64,19 @@ pub(super) fn path(list: List) -> &'static str {
         List::StripePaymentIntents => "/v1/payment_intents",
         List::StripeSessions => "/v1/checkout/sessions",
         List::StripeCustomers => "/v1/customers",
+        List::StripeDisputes => "/v1/disputes",
+        List::StripeInvoices => "/v1/invoices",
+        List::StripeSubscriptions => "/v1/subscriptions",
+        List::StripePayouts => "/v1/payouts",
+        List::StripeWarnings => "/v1/radar/early_fraud_warnings",
+        List::StripeReviews => "/v1/reviews",
+        List::StripeBalanceTransactions => "/v1/balance_transactions",
         List::StripeEvents | List::KlaviyoEvents | List::KlaviyoProfiles => "/v1/events",
     }
 }
 
-/// Events as far as they are kept, then the objects made before.
+/// Events as far as they are kept, then the objects made before; and the balance transactions of all that time, which no
+/// event tells of.
 pub(super) fn legs(window: Window, now: Micros) -> Vec<Leg> {
     let horizon = now.plus(-KEPT);
     let Window { since, until } = window;
@@ -70,6 +89,7 @@ pub(super) fn legs(window: Window, now: Micros) -> Vec<Leg> {
         let window = Window { since, until: until.min(horizon.plus(MARGIN)) };
         legs.extend(OBJECTS.map(|list| Leg { list, window }));
     }
+    legs.push(Leg { list: List::StripeBalanceTransactions, window: Window { since, until } });
     legs
 }
 
@@ -128,7 +148,7 @@ impl StripeApi {
         let live = ["sk_live_", "rk_live_"].iter().any(|start| key.expose().starts_with(start));
         let base = settings.api_base.clone();
         let limit = |prefix, requests| Limit { prefix, requests, per: Duration::from_secs(1) };
-        let endpoints = OBJECTS.into_iter().chain([List::StripeEvents]);
+        let endpoints = OBJECTS.into_iter().chain([List::StripeEvents, List::StripeBalanceTransactions]);
         let mut limits: Vec<Limit> = endpoints.map(|list| limit(base.join(path(list)), A_SECOND)).collect();
         limits.push(limit(base.join("/"), if live { A_SECOND_LIVE } else { A_SECOND }));
         Ok(Some(StripeApi { client: client(limits)?, base, key, live }))
@@ -139,6 +159,8 @@ impl StripeApi {
         let mut query = vec![("limit", PAGE.to_owned()), ("created[lt]", leg.window.until.seconds().to_string())];
         query.extend(leg.window.since.map(|since| ("created[gte]", since.seconds().to_string())));
         query.extend(after.map(|id| ("starting_after", id.to_owned())));
+        // Unless asked, Stripe leaves out those that are over.
+        query.extend((leg.list == List::StripeSubscriptions).then(|| ("status", "all".to_owned())));
         let response = self.get(path, &query).await?;
         let now = Micros::now();
         let asked_at = response.header("date").and_then(date).unwrap_or(now);
@@ -167,7 +189,8 @@ impl StripeApi {
         let detail = fault.error.message.unwrap_or_else(|| "it gave no reason".to_owned());
         Err(match status {
             401 | 403 => {
-                let needs = "to read events, charges, refunds, payment intents, checkout sessions and customers";
+                let needs = "to read events, charges, refunds, payment intents, checkout sessions, customers, disputes, \
+                             invoices, subscriptions, payouts, balance transactions, fraud warnings and reviews";
                 ApiError::Key { provider: PROVIDER, section: "stripe", status, detail: without_key(detail), needs }
             }
             400 | 404 if fault.error.param.as_deref() == Some("starting_after") => {
@@ -215,6 +238,13 @@ fn kind(list: List) -> Option<&'static str> {
         List::StripePaymentIntents => Some("payment_intent.fetched"),
         List::StripeSessions => Some("checkout.session.fetched"),
         List::StripeCustomers => Some("customer.fetched"),
+        List::StripeDisputes => Some("dispute.fetched"),
+        List::StripeInvoices => Some("invoice.fetched"),
+        List::StripeSubscriptions => Some("subscription.fetched"),
+        List::StripePayouts => Some("payout.fetched"),
+        List::StripeWarnings => Some("radar.early_fraud_warning.fetched"),
+        List::StripeReviews => Some("review.fetched"),
+        List::StripeBalanceTransactions => Some("balance_transaction.fetched"),
         List::StripeEvents | List::KlaviyoEvents | List::KlaviyoProfiles => None,
     }
 }
@@ -296,11 +326,15 @@ mod tests {
             let days = |at: Micros| (NOW.0 - at.0) / DAY;
             legs(window, NOW).iter().map(|l| (l.list, l.window.since.map(days), days(l.window.until))).collect()
         };
-        assert_eq!(lists(Some(3), 0), [(List::StripeEvents, Some(3), 0)]);
+        let balance = |since, until| (List::StripeBalanceTransactions, since, until);
+        assert_eq!(lists(Some(3), 0), [(List::StripeEvents, Some(3), 0), balance(Some(3), 0)]);
         let all = lists(None, 0);
         assert_eq!(all[0], (List::StripeEvents, Some(30), 0));
-        assert_eq!(all[1..], OBJECTS.map(|list| (list, None, 29)));
-        assert_eq!(lists(Some(90), 60), OBJECTS.map(|list| (list, Some(90), 60)));
+        assert_eq!(all[1..12], OBJECTS.map(|list| (list, None, 29)));
+        assert_eq!(all[12..], [balance(None, 0)]);
+        let old = lists(Some(90), 60);
+        assert_eq!(old[..11], OBJECTS.map(|list| (list, Some(90), 60)));
+        assert_eq!(old[11..], [balance(Some(90), 60)]);
     }
 
     #[test]

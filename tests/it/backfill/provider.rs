@@ -146,7 +146,8 @@ async fn answer(
             _ => page(&book, &path, &query),
         };
         book.last_page.insert(path.clone(), page.clone());
-        if let Some(event) = book.arriving.pop_front() {
+        let arrived = path.ends_with("/events").then(|| book.arriving.pop_front()).flatten();
+        if let Some(event) = arrived {
             book.items.entry(path.clone()).or_default().push(event);
         }
         (page.to_string(), book.window)

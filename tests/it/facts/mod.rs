@@ -1,17 +1,22 @@
 //! From payloads to rows: what events of every version and source say, and that no order of them changes it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod balance;
+mod billing;
+mod drift;
 mod fold;
+mod golden;
 mod intents;
 mod people;
 mod sample;
+mod shop;
 mod sources;
 mod stripe;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tillstream::{
     base::{Digest, Envelope, Micros, Offset, Pseudonymizer, Source},
     facts::{Decoded, Decoder, ObjectKey, ObjectState, Row},
@@ -51,6 +56,19 @@ pub fn stripe_envelope(event: &Value) -> Envelope {
     }
 }
 
+/// One of Stripe's events.
+pub fn event(id: &str, kind: &str, created: i64, data: Value) -> Value {
+    json!({"id": id, "object": "event", "api_version": "2025-03-31.basil", "created": created, "livemode": true,
+        "type": kind, "request": {"id": "req_1"}, "data": data})
+}
+
+/// The events of a file of our own.
+pub fn fixture(name: &str) -> Vec<Value> {
+    let path = format!("{}/tests/fixtures/facts/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 pub fn envelope(source: Source, event_id: &str, event_type: &str, at: Micros, payload: &str) -> Envelope {
     Envelope {
         source,
@@ -88,6 +106,22 @@ pub fn fold_at<'a>(events: impl IntoIterator<Item = (Offset, &'a Value)>) -> BTr
         }
     }
     states
+}
+
+/// The rows as the loader makes them: with what one object's state says of others.
+pub fn loaded<'a>(events: impl IntoIterator<Item = &'a Value>) -> BTreeMap<ObjectKey, Row> {
+    let mut states: BTreeMap<ObjectKey, ObjectState> = BTreeMap::new();
+    for (i, event) in events.into_iter().enumerate() {
+        let mut observations = decode(event).observations;
+        while let Some(observation) = observations.pop() {
+            let key = observation.key().clone();
+            let state = states.entry(key.clone()).or_insert_with(|| ObjectState::new(key));
+            if state.admit(observation, Offset(i as u64)) {
+                observations.extend(state.echoes());
+            }
+        }
+    }
+    rows(&states)
 }
 
 /// The rows that these events' observations come to, in this order.
