@@ -96,7 +96,7 @@ fn a_last_record_cut_anywhere_is_dropped_and_the_log_goes_on() {
         let log = home.open().unwrap();
         assert_eq!(ids(&log), ["a", "b"], "cut at {cut}");
         assert_eq!(log.end(), Offset(2));
-        assert_eq!(append(&log, &["a", "c"]).unwrap()[0], Appended::Duplicate(Some(Offset(0))));
+        assert_eq!(append(&log, &["a", "c"]).unwrap()[0], Appended::Duplicate(Offset(0)));
         assert_eq!(ids(&log), ["a", "b", "c"]);
     }
     for cut in mark..=whole.len() {
@@ -120,13 +120,13 @@ fn acknowledged_events_that_the_disk_lost_are_taken_again_under_new_offsets() {
     let log = home.open().unwrap();
     assert_eq!(ids(&log), ["a", "b"]);
     let answers = append(&log, &["b", "c", "d"]).unwrap();
-    assert_eq!(answers[0], Appended::Duplicate(Some(Offset(1))));
+    assert_eq!(answers[0], Appended::Duplicate(Offset(1)));
     assert_eq!(answers[1..], stored([4, 5]));
     drop(log);
     let log = home.open().unwrap();
     assert_eq!(ids(&log), ["a", "b", "c", "d"]);
     assert_eq!(log.read(Offset(2), 1).unwrap()[0].offset, Offset(4), "the gap is stepped over");
-    assert_eq!(append(&log, &["c", "e"]).unwrap(), [Appended::Duplicate(Some(Offset(4))), Appended::Stored(Offset(6))]);
+    assert_eq!(append(&log, &["c", "e"]).unwrap(), [Appended::Duplicate(Offset(4)), Appended::Stored(Offset(6))]);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_group_that_reached_the_disk_in_part_is_cut_at_its_first_hole() {
     home.forget_state();
     let log = home.open().unwrap();
     assert_eq!(ids(&log), ["a", "b"]);
-    assert_eq!(append(&log, &["b", "c"]).unwrap(), [Appended::Duplicate(Some(Offset(1))), Appended::Stored(Offset(2))]);
+    assert_eq!(append(&log, &["b", "c"]).unwrap(), [Appended::Duplicate(Offset(1)), Appended::Stored(Offset(2))]);
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_full_disk_refuses_and_then_goes_on() {
     assert!(error.to_string().contains("the disk is full"), "{error}");
     assert_eq!(fs::metadata(home.last_segment()).unwrap().len(), length, "what was half written is cut off");
     assert_eq!(log.end(), Offset(1));
-    assert_eq!(append(&log, &["a"]).unwrap(), [Appended::Duplicate(Some(Offset(0)))], "needs no room");
+    assert_eq!(append(&log, &["a"]).unwrap(), [Appended::Duplicate(Offset(0))], "needs no room");
 
     disk.full.store(false, SeqCst);
     assert_eq!(append(&log, &["b"]).unwrap(), stored([1]));
@@ -374,7 +374,7 @@ fn a_failed_sync_stops_the_log_for_good() {
     // "b" was never acknowledged, but is whole in the file: the next start makes sure of it.
     let log = home.open().unwrap();
     assert_eq!(ids(&log), ["a", "b"]);
-    assert_eq!(append(&log, &["b"]).unwrap(), [Appended::Duplicate(Some(Offset(1)))]);
+    assert_eq!(append(&log, &["b"]).unwrap(), [Appended::Duplicate(Offset(1))]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
