@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::*;
+use super::{index::Index, *};
 use crate::base::{Digest, Micros, Source};
 
 fn event(id: &str, payload: &str) -> Envelope {
@@ -388,7 +388,7 @@ async fn appends_that_come_during_a_sync_share_the_next_one() {
             tokio::spawn(async move { log.append(vec![event(&i.to_string(), "{}"), event("shared", "{}")]).await })
         })
         .collect();
-    let queued = || log.0.queue_bytes - log.0.room.available_permits();
+    let queued = || log.size().queued_bytes;
     while queued() < 40 * 1024 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -418,7 +418,7 @@ async fn a_full_queue_refuses_an_offer_at_once_and_an_append_waits() {
             tokio::spawn(async move { log.append(vec![event(&i.to_string(), &"x".repeat(1500))]).await })
         })
         .collect();
-    while log.0.room.available_permits() >= 2000 {
+    while log.size().queued_bytes <= 4096 - 2000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(log.offer(vec![event("late", &"x".repeat(1500))]).await, Err(AppendError::Full));
