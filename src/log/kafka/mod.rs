@@ -34,7 +34,7 @@ use std::{
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 
@@ -207,6 +207,7 @@ fn unusable(error: KafkaError) -> LogError {
 
 /// One past the last record of each partition.
 fn ends(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i64>, KafkaError> {
-    let partitions = topic::partitions(consumer, topic)?.unwrap_or(0);
+    let gone = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
+    let partitions = topic::partitions(consumer, topic)?.ok_or(gone)?;
     (0..partitions).map(|p| Ok(consumer.fetch_watermarks(topic, p, PATIENCE)?.1)).collect()
 }

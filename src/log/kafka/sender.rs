@@ -21,13 +21,16 @@ use tokio::time::sleep;
 
 use super::waiting::Mark;
 use crate::{
-    base::Envelope,
+    base::{Envelope, Source},
     facts::partition_key,
     log::{error::AppendError, record},
 };
 
 /// Of a record. The first byte occurs in no UTF-8 text, the last is the format.
 const MAGIC: [u8; 4] = [0xf5, b'T', b'S', 1];
+/// The partition of our own records: of two claims of one message every reader finds the same one first, however many
+/// partitions there are by then.
+const OWN: i32 = 0;
 /// The header under which a record carries its [`Mark`].
 pub(super) const MARK: &str = "tillstream";
 /// Of one record: an event of a webhook is a megabyte at most, an imported order with thousands of lines several.
@@ -71,7 +74,12 @@ impl Sender {
         let mut delivered = Vec::new();
         for (envelope, mark) in records {
             let (key, value) = (partition_key(envelope), encode(envelope)?);
-            delivered.push(self.queue(&producer, &key, &value, mark, wait).await?);
+            let mut record = FutureRecord::to(&self.topic).key(&key).payload(&value);
+            record.partition = (envelope.source == Source::Tillstream).then_some(OWN);
+            if let Some(mark) = &mark {
+                record = record.headers(OwnedHeaders::new().insert(Header { key: MARK, value: Some(mark) }));
+            }
+            delivered.push(self.queue(&producer, record, wait).await?);
         }
         for delivery in delivered {
             match delivery.await {
@@ -86,22 +94,17 @@ impl Sender {
     async fn queue(
         &self,
         producer: &FutureProducer,
-        key: &str,
-        value: &[u8],
-        mark: Option<Mark>,
+        mut record: FutureRecord<'_, String, Vec<u8>>,
         wait: bool,
     ) -> Result<DeliveryFuture, AppendError> {
         loop {
-            let mut record = FutureRecord::to(&self.topic).key(key).payload(value);
-            if let Some(mark) = &mark {
-                record = record.headers(OwnedHeaders::new().insert(Header { key: MARK, value: Some(mark) }));
-            }
-            match producer.send_result(record) {
+            record = match producer.send_result(record) {
                 Ok(delivery) => return Ok(delivery),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if wait => sleep(QUEUE_LOOK).await,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if wait => back,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Err(AppendError::Full),
                 Err((error, _)) => return Err(self.failed(producer, &error)),
-            }
+            };
+            sleep(QUEUE_LOOK).await;
         }
     }
 
