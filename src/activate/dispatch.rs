@@ -5,8 +5,8 @@
 //!             └─ no: skipped, or later
 //! ```
 //!
-//! What must hold: no request goes out before its claim is in the store *and* the log, nor to anybody whose STOP is in the
-//! log by then. What was claimed and not answered, because the process died or the work was dropped, is unknown; `settle`
+//! What must hold: no request goes out before its claim is in the store *and* the log, as the first claim there, nor to
+//! anybody whose STOP is in the log by then. What was claimed and not answered, because the process died or the work was dropped, is unknown; `settle`
 //! asks the provider. Media are sent side by side, so that a provider that fails holds up no other.
 
 use std::{
@@ -26,6 +26,7 @@ use super::{
     mask,
     members::Row,
     message::{Medium, Message, Purpose, State, Text},
+    patience,
     record::SuppressionRecord,
     rules::{Refusal, Stage, Verdict},
 };
@@ -122,7 +123,7 @@ impl Activator {
         self.recover(session, now).await?;
         self.hear(session).await?;
         // Nothing is under way here: a claim is of a dispatch that was dropped.
-        self.outbox.abandon(now)?;
+        self.outbox.abandon(now, patience(&self.log))?;
         let mut dispatched = self.settle(session, now).await?;
         let [sms, email] = Medium::ALL.map(|medium| self.dispatch_medium(session, medium, now));
         let (sms, email) = tokio::join!(sms, email);
@@ -193,7 +194,13 @@ impl Activator {
                 claimed.push(Ready { message, ..ready });
             }
         }
-        self.outbox.log(&self.log).await?;
+        let anothers = self.outbox.log(&self.log).await?;
+        for contested in claimed.extract_if(.., |r| anothers.contains(&r.message.key.0)) {
+            self.outbox.change(&contested.message.key, State::Unknown, now, |m| {
+                m.text = None;
+                m.reason = Some("another process claimed it first".to_owned());
+            })?;
+        }
         let parcel =
             |r: &'_ Ready| -> (Message, String, Text) { (r.message.clone(), r.address.clone(), r.text.clone()) };
         let sends = claimed.iter().map(parcel).map(|(message, address, text)| async move {

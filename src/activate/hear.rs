@@ -29,7 +29,7 @@ const READ_BYTES: usize = 8 << 20;
 /// Whose events are taken up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// Those of providers: our own records came from this very process.
+    /// Those of providers: our own records came from this very process, where no other has a part in the log.
     Providers,
     Everyones,
 }
@@ -49,12 +49,14 @@ impl Activator {
     /// Takes up what providers said since the last time. Only while no text is under way: a receipt that came before we
     /// wrote down the provider's id for its message would find none.
     pub(super) async fn hear(&self, session: &Session) -> Result<(), ActivateError> {
-        let (mark, end) = (self.outbox.log_mark()?, self.read_on(session, Whose::Providers).await?);
+        let whose = if self.log.is_shared() { Whose::Everyones } else { Whose::Providers };
+        let (mark, end) = (self.outbox.log_mark()?, self.read_on(session, whose).await?);
         if mark == Some(end) { Ok(()) } else { self.outbox.set_log_mark(end) }
     }
 
     /// Reads from where it was last read to the end of the log, and says where that is.
     pub(super) async fn read_on(&self, session: &Session, whose: Whose) -> Result<Offset, ActivateError> {
+        self.log.catch_up().await?;
         let (mut next, end) = (self.outbox.log_mark()?.unwrap_or_default(), self.log.end());
         let start = self.log.start();
         if next < start {

@@ -193,6 +193,16 @@ impl Message {
     pub fn went_at(&self) -> Micros {
         self.sent_at.or(self.claimed_at).unwrap_or(self.queued_at)
     }
+
+    /// Whether its last claim was made here: records bring no text.
+    pub fn is_ours(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// Microseconds since its last claim.
+    pub fn claimed_for(&self, now: Micros) -> i64 {
+        now.0.saturating_sub(self.claimed_at.unwrap_or(now).0)
+    }
 }
 
 #[cfg(test)]

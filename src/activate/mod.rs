@@ -62,7 +62,7 @@ pub use self::{
     template::{TemplateError, Templates},
 };
 use crate::{
-    base::{Micros, Pseudonymizer, suggest::did_you_mean},
+    base::{Micros, Pseudonymizer, suggest::did_you_mean, time::HOUR},
     config,
     lake::Lake,
     log::EventLog,
@@ -111,6 +111,8 @@ pub struct Activator {
 
 /// Waits that are shorter than this are waited out inside a request; longer ones in the outbox, durably.
 const SHORT_WAIT: Duration = Duration::from_secs(5);
+/// Who claimed a message in another process says what became of it before this, or is gone.
+const ELSEWHERE: i64 = HOUR;
 /// Klaviyo's limit for Create Event: 3,500 a minute.
 const KLAVIYO_EVENTS_A_MINUTE: u32 = 3500;
 
@@ -125,7 +127,7 @@ impl Activator {
     ) -> Result<Activator, ActivateError> {
         let Rooms { store, log, lake, vault, names } = rooms;
         let outbox = Outbox::open(&store)?;
-        outbox.abandon(now)?;
+        outbox.abandon(now, patience(&log))?;
         let members = Memberships::open(&store)?;
         let own = settings.pipelines.dir.as_deref().map(|dir: &Path| dir.join("templates"));
         Ok(Activator {
@@ -262,6 +264,11 @@ fn channels(settings: &config::Settings) -> Result<HashMap<Medium, Arc<dyn Chann
         channels.insert(Medium::Email, Arc::new(klaviyo));
     }
     Ok(channels)
+}
+
+/// How long what was claimed elsewhere is left alone: where nobody else has a part in the log, whoever it was is gone.
+fn patience(log: &EventLog) -> i64 {
+    if log.is_shared() { ELSEWHERE } else { 0 }
 }
 
 /// An address as a report may show it.

@@ -19,11 +19,11 @@ use super::{
     error::ActivateError,
     key::MessageKey,
     message::{Medium, Message, State},
-    record::{MessageRecord, Record, SuppressionRecord, order_of},
+    record::{self, MessageRecord, Record, SuppressionRecord, order_of},
 };
 use crate::{
     base::{Envelope, Micros, Offset, PersonId, Source},
-    log::EventLog,
+    log::{Appended, EventLog},
     store::{Batch, Keyspace, Store},
 };
 
@@ -212,11 +212,12 @@ impl Outbox {
     }
 
     /// Makes every transition so far durable: in the store, then in the log. When this returns, losing either loses no
-    /// knowledge of what was sent.
-    pub async fn log(&self, log: &EventLog) -> Result<usize, ActivateError> {
+    /// knowledge of what was sent. The messages whose claim the log had before: if they were claimed just now, then by
+    /// another process as well, and first.
+    pub async fn log(&self, log: &EventLog) -> Result<HashSet<String>, ActivateError> {
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || store.sync()).await??;
-        let mut logged = 0;
+        let mut claimed_before = HashSet::new();
         loop {
             let mut keys = Vec::new();
             let mut envelopes = Vec::new();
@@ -226,11 +227,13 @@ impl Outbox {
                 keys.push(key);
             }
             if keys.is_empty() {
-                return Ok(logged);
+                return Ok(claimed_before);
             }
-            logged += keys.len();
+            let claims: Vec<Option<String>> = envelopes.iter().map(record::claimed).collect();
             // Records that the log has already, from before a crash, are duplicates there and change nothing.
-            log.append(envelopes).await?;
+            for (claim, became) in claims.into_iter().zip(log.append(envelopes).await?) {
+                claimed_before.extend(claim.filter(|_| matches!(became, Appended::Duplicate(_))));
+            }
             let mut batch = self.store.batch();
             keys.into_iter().for_each(|key| batch.delete(&self.unlogged, key));
             batch.commit()?;
@@ -258,11 +261,11 @@ impl Outbox {
     }
 
     /// Claims without an outcome, from a process that died: whether they went out is not known. Only to be called
-    /// while nothing is being sent.
-    pub fn abandon(&self, now: Micros) -> Result<Vec<Message>, ActivateError> {
+    /// while nothing is being sent. What was claimed elsewhere is left to whoever claimed it for `patience`.
+    pub fn abandon(&self, now: Micros, patience: i64) -> Result<Vec<Message>, ActivateError> {
         let mut abandoned = Vec::new();
         for message in self.due_by(&Index::unsettled(), Micros(i64::MAX), usize::MAX)? {
-            if message.state == State::Claimed {
+            if message.state == State::Claimed && (message.is_ours() || message.claimed_for(now) >= patience) {
                 abandoned.extend(self.change(&message.key, State::Unknown, now, |m| {
                     m.not_before = now;
                     m.reason = Some("the program stopped while it was being sent".to_owned());

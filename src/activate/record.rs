@@ -2,7 +2,8 @@
 //!
 //! A record of a message holds all that the outbox knows of it but the text, so that the outbox can be made anew from
 //! records alone. It names the recipient by hashes. `event_id` is `<message key>:<state>`; a second claim of one message
-//! differs in `attempt` and `at`, so it is a record of its own.
+//! differs in `attempt`, so it is a record of its own. But one claim is one record whoever makes it: of two processes that
+//! claim a message, the log holds the first and tells the other that it is a duplicate.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -124,6 +125,10 @@ impl Record {
             Record::Suppression(s) => serde_json::to_string(s),
         };
         let payload = payload.map_err(unwritable)?;
+        let digest = match self {
+            Record::Message(m) if m.state == State::Claimed => Digest::of_json(&m.attempt.to_string()),
+            Record::Message(_) | Record::Suppression(_) => Digest::of_json(&payload),
+        };
         Ok(Envelope {
             source: Source::Tillstream,
             event_id,
@@ -136,10 +141,16 @@ impl Record {
             object_type: Some(if matches!(self, Record::Message(_)) { MESSAGE } else { "suppression" }.to_owned()),
             object_id: Some(object_id),
             person_hint: person,
-            digest: Digest::of_json(&payload).map_err(unwritable)?,
+            digest: digest.map_err(unwritable)?,
             payload: Bytes::from(payload),
         })
     }
+}
+
+/// The key of the message whose claim this is.
+pub fn claimed(envelope: &Envelope) -> Option<String> {
+    let is_claim = envelope.event_type.strip_prefix("message.") == Some(State::Claimed.as_str());
+    envelope.object_id.clone().filter(|_| is_claim)
 }
 
 impl MessageRecord {

@@ -4,7 +4,7 @@
 //! of it, because it was lost or fell back behind a power cut, is taken up here, so that nothing is sent twice. In a
 //! store that knows nothing the memberships come back from their copy: nobody enters a segment anew.
 
-use super::{Activator, error::ActivateError, hear::Whose};
+use super::{Activator, error::ActivateError, hear::Whose, patience};
 use crate::{base::Micros, engine::Session};
 
 impl Activator {
@@ -23,7 +23,7 @@ impl Activator {
             self.members.restore(&mut batch, &spans)?;
             batch.commit_durable()?;
         }
-        self.outbox.abandon(now)?;
+        self.outbox.abandon(now, patience(&self.log))?;
         self.outbox.log(&self.log).await?;
         self.outbox.set_log_mark(end)?;
         *recovered = true;

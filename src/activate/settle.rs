@@ -13,6 +13,7 @@ use super::{
     error::ActivateError,
     knowledge::Knowledge,
     message::{Message, State},
+    patience,
     rules::{Stage, Verdict},
 };
 use crate::{
@@ -56,7 +57,11 @@ impl Activator {
         dispatched: &mut Dispatched,
     ) -> Result<(), ActivateError> {
         let provider = message.provider.as_deref().unwrap_or_default();
-        let age = now.0.saturating_sub(message.claimed_at.unwrap_or(now).0);
+        let age = message.claimed_for(now);
+        if !message.is_ours() && age < patience(&self.log) {
+            let why = "another process is to say what became of it";
+            return self.outbox.postpone(&message.key, now.plus(patience(&self.log) - age), why);
+        }
         let again = now.plus(age.clamp(SHORTEST, LONGEST));
         let Some(channel) = self.provider(message, provider) else {
             let why = format!("it may have gone out by {provider}, which is no longer configured");

@@ -6,6 +6,7 @@
 
 mod base_url;
 mod given;
+mod kafka;
 mod options;
 mod read;
 mod secret;
@@ -20,6 +21,7 @@ use std::{
 use chrono_tz::Tz;
 
 pub use base_url::BaseUrl;
+pub use kafka::{Cluster, Kafka, Topic};
 pub use options::Described;
 use read::Origins;
 pub use secret::Secret;
@@ -42,6 +44,7 @@ pub struct Settings {
     pub aliyun: Aliyun,
     pub storefront: Storefront,
     pub log: Log,
+    pub kafka: Kafka,
     pub engine: Engine,
     pub pipelines: Pipelines,
     pub activate: Activate,
@@ -90,6 +93,18 @@ impl Settings {
             }
             if twilio.messaging_service_sid.is_none() && twilio.from.is_none() {
                 return Err(lacking("activate.sms", "[twilio] messaging_service_sid, or from"));
+            }
+        }
+        for (option, wanted, cluster) in [
+            ("log.kind", self.log.kind == LogKind::Kafka, &self.log.cluster),
+            ("kafka.topics", !self.kafka.topics.is_empty(), &self.kafka.cluster),
+        ] {
+            if wanted && !cfg!(feature = "kafka") {
+                return Err(lacking(option, "a build with Kafka in it: cargo build --release --features kafka"));
+            }
+            if wanted && cluster.brokers.is_empty() {
+                let section = option.split('.').next().unwrap_or_default();
+                return Err(lacking(option, &format!("[{section}] brokers")));
             }
         }
         if self.activate.email == EmailChannel::Klaviyo && self.klaviyo.api_key.is_none() {
@@ -198,13 +213,27 @@ pub struct Storefront {
 
 #[derive(Debug, Clone)]
 pub struct Log {
+    pub kind: LogKind,
+    pub cluster: Cluster,
+    pub topic: String,
     pub segment_mib: u32,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Log { segment_mib: 64 }
+        let (kind, topic) = (LogKind::Embedded, "tillstream.events".to_owned());
+        Log { kind, cluster: Cluster::default(), topic, segment_mib: 64 }
     }
+}
+
+/// What makes an event durable before it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogKind {
+    /// The data directory's own disk.
+    #[default]
+    Embedded,
+    /// The brokers of `[log] brokers`, whose topic each data directory follows.
+    Kafka,
 }
 
 #[derive(Debug, Clone)]

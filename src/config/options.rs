@@ -4,8 +4,8 @@ use std::path::Path;
 
 use chrono_tz::{TZ_VARIANTS, Tz};
 
-use super::{EmailChannel, Secret, Settings, SmsChannel, given::Given, read::Origin};
-use crate::base::{E164, phone::BadPhone, suggest::did_you_mean};
+use super::{EmailChannel, LogKind, Secret, Settings, SmsChannel, Topic, given::Given, read::Origin};
+use crate::base::{E164, Source, phone::BadPhone, suggest::did_you_mean};
 
 /// One option.
 pub(super) struct Opt {
@@ -193,10 +193,58 @@ pub(super) const OPTIONS: &[Opt] = &[
         show: |s| Shown::Secret(s.storefront.write_keys.len()),
     },
     Opt {
+        name: "log.kind",
+        meaning: "What makes an event durable before it is acknowledged: embedded (this directory's disk) or kafka (its brokers, acks=all)",
+        set: |s, v| put(&mut s.log.kind, v.one_of(LOG_KINDS)),
+        show: |s| word(LOG_KINDS, s.log.kind),
+    },
+    Opt {
+        name: "log.brokers",
+        meaning: "The brokers that keep the log, as host:port; one that answers names the others",
+        set: |s, v| put(&mut s.log.cluster.brokers, v.list()),
+        show: |s| list(&s.log.cluster.brokers),
+    },
+    Opt {
+        name: "log.topic",
+        meaning: "The topic of the log, for one merchant alone; it is made where it is missing",
+        set: |s, v| put(&mut s.log.topic, topic_name(v.text()?)),
+        show: |s| open(&s.log.topic),
+    },
+    Opt {
+        name: "log.properties",
+        meaning: "Settings of librdkafka for the log's brokers, each as name=value",
+        set: |s, v| put(&mut s.log.cluster.properties, properties(v)),
+        show: |s| Shown::Secret(s.log.cluster.properties.len()),
+    },
+    Opt {
         name: "log.segment_mib",
         meaning: "The size at which the event log starts its next file, in MiB",
         set: |s, v| put(&mut s.log.segment_mib, v.whole(1..=4096)),
         show: |s| open(s.log.segment_mib),
+    },
+    Opt {
+        name: "kafka.brokers",
+        meaning: "The brokers of the merchant's own topics, as host:port",
+        set: |s, v| put(&mut s.kafka.cluster.brokers, v.list()),
+        show: |s| list(&s.kafka.cluster.brokers),
+    },
+    Opt {
+        name: "kafka.topics",
+        meaning: "Topics whose records serve takes in, one JSON event each: a name, or name=stripe, =klaviyo or =storefront (which it is unless said)",
+        set: |s, v| put(&mut s.kafka.topics, topics(v)),
+        show: |s| list(&s.kafka.topics),
+    },
+    Opt {
+        name: "kafka.group",
+        meaning: "The consumer group under which those topics are read; processes of one group share them",
+        set: |s, v| put(&mut s.kafka.group, v.text()),
+        show: |s| open(&s.kafka.group),
+    },
+    Opt {
+        name: "kafka.properties",
+        meaning: "Settings of librdkafka for those brokers, each as name=value",
+        set: |s, v| put(&mut s.kafka.cluster.properties, properties(v)),
+        show: |s| Shown::Secret(s.kafka.cluster.properties.len()),
     },
     Opt {
         name: "engine.memory",
@@ -249,6 +297,8 @@ pub(super) const OPTIONS: &[Opt] = &[
 ];
 
 const DAY_SECONDS: u32 = 86_400;
+
+const LOG_KINDS: &[(&str, LogKind)] = &[("embedded", LogKind::Embedded), ("kafka", LogKind::Kafka)];
 
 const SMS_CHANNELS: &[(&str, SmsChannel)] = &[("outbox", SmsChannel::Outbox), ("twilio", SmsChannel::Twilio)];
 
@@ -318,6 +368,39 @@ fn path_secret(given: &Given<'_>) -> Result<Secret, String> {
     } else {
         Err("16 or more letters, digits, - and _ are wanted".to_owned())
     }
+}
+
+/// As Kafka wants it.
+fn topic_name(name: String) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if !name.is_empty() && name.len() <= 249 && name.chars().all(plain) && name != "." && name != ".." {
+        Ok(name)
+    } else {
+        Err(format!("up to 249 letters, digits, ., _ and - are wanted as a topic, not \"{name}\""))
+    }
+}
+
+fn topics(given: &Given<'_>) -> Result<Vec<Topic>, String> {
+    let topic = |text: String| {
+        let (name, source) = text.split_once('=').unwrap_or((text.as_str(), "storefront"));
+        let source = source
+            .trim()
+            .parse()
+            .ok()
+            .filter(|source| matches!(source, Source::Stripe | Source::Klaviyo | Source::Storefront));
+        let source = source.ok_or_else(|| format!("stripe, klaviyo or storefront is wanted after = in \"{text}\""))?;
+        Ok(Topic { name: topic_name(name.trim().to_owned())?, source })
+    };
+    given.list()?.into_iter().map(topic).collect()
+}
+
+/// The error repeats no value: it may be a password.
+fn properties(given: &Given<'_>) -> Result<Vec<(String, Secret)>, String> {
+    let property = |text: String| match text.split_once('=') {
+        Some((name, value)) => Ok((name.trim().to_owned(), Secret::new(value.trim().to_owned()))),
+        None => Err("name=value is wanted, as security.protocol=ssl".to_owned()),
+    };
+    given.list()?.into_iter().map(property).collect()
 }
 
 fn region(given: &Given<'_>) -> Result<String, String> {

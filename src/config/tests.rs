@@ -67,7 +67,10 @@ fn what_is_unknown_names_its_place_and_its_nearest_neighbour() {
         error("[stripe]\ntimezone = \"UTC\"\n"),
         "shop.toml:2: unknown option stripe.timezone; did you mean \"merchant.timezone\"?"
     );
-    assert_eq!(error("[log]\nflavour = 1\n"), "shop.toml:2: unknown option log.flavour; [log] has segment_mib");
+    assert_eq!(
+        error("[log]\nflavour = 1\n"),
+        "shop.toml:2: unknown option log.flavour; [log] has kind, brokers, topic, properties, segment_mib"
+    );
     let variable = load("", &[("TILLSTREAM__STRIPE__WEBHOOK_SECRET", "whsec_a")]).unwrap_err();
     assert_eq!(
         variable,
@@ -109,6 +112,14 @@ fn a_wrong_value_says_what_was_wanted() {
              \"7d\"",
         ),
         ("stripe = 3", "shop.toml:1: stripe: a section is wanted, as [stripe]"),
+        (
+            "[kafka]\ntopics = [\"shop.pages\", \"paid=paypal\"]",
+            "shop.toml:2: kafka.topics: stripe, klaviyo or storefront is wanted after = in \"paid=paypal\"",
+        ),
+        (
+            "[log]\nproperties = [\"sasl.password\"]",
+            "shop.toml:2: log.properties: name=value is wanted, as security.protocol=ssl",
+        ),
         (
             "[aliyun]\nwebhook_secret = \"short\"",
             "shop.toml:2: aliyun.webhook_secret: 16 or more letters, digits, - and _ are wanted",
@@ -184,4 +195,20 @@ fn paths_in_a_file_start_at_the_files_folder() {
 fn a_named_file_must_exist() {
     let error = Settings::load_with::<&str>(Some(Path::new("/nowhere/shop.toml")), []).unwrap_err();
     assert!(error.to_string().starts_with("/nowhere/shop.toml: "), "{error}");
+}
+
+#[test]
+fn kafka_needs_its_brokers_and_a_build_that_has_it() {
+    let error = |text| load(text, &[]).unwrap_err();
+    let (log, source) = ("[log]\nkind = \"kafka\"\n", "[kafka]\ntopics = [\"shop.pages\"]\n");
+    if cfg!(feature = "kafka") {
+        assert_eq!(error(log), "shop.toml:2: log.kind: it needs [log] brokers");
+        assert_eq!(error(source), "shop.toml:2: kafka.topics: it needs [kafka] brokers");
+        let settings =
+            load(&format!("{log}brokers = [\"a:9092\", \"b:9092\"]\nproperties = [\"x=y=z\"]"), &[]).unwrap();
+        let client: Vec<_> = settings.log.cluster.client().collect();
+        assert_eq!(client[..2], [("x", "y=z".to_owned()), ("bootstrap.servers", "a:9092,b:9092".to_owned())]);
+    } else {
+        assert!(error(log).contains("--features kafka") && error(source).contains("--features kafka"));
+    }
 }

@@ -13,6 +13,7 @@ mod decode;
 mod fold;
 pub mod identity;
 mod json;
+mod key;
 pub mod klaviyo;
 pub mod loads;
 mod observation;
@@ -31,6 +32,7 @@ mod table;
 
 pub use self::{
     decode::{Contact, DecodeError, Decoded, Decoder},
+    key::partition_key,
     observation::{ObjectKey, Observation},
     rows::{BatchError, Row, Stamped, batch},
     state::{ObjectState, StateError},

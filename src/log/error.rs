@@ -31,6 +31,8 @@ pub enum LogError {
     Trimmed { from: Offset, start: Offset },
     #[error("{}: {source}{}", path.display(), remedy(source))]
     Io { path: PathBuf, source: io::Error },
+    #[error("the log's brokers: {0}")]
+    Brokers(String),
     #[error("the log's index: {0}")]
     Index(#[from] StoreError),
 }

@@ -4,14 +4,17 @@
 //! ever held, is not stored twice; offsets only grow and are never given to another event; a reader never sees an
 //! event that a power cut could still take back. The log never changes an event, nor reads its payload.
 //!
-//! The embedded log is a folder of segment files (`segment`, `record`) with one writer (`writer`), an index of
-//! identities in the store (`index`), readers (`reader`) and what happens at start (`recover`). `EventLog` hides which
-//! log it is and every verb here names only envelopes and offsets, so that a log kept by brokers can stand beside the
-//! embedded one without its callers knowing.
+//! The embedded log (`embedded`) is a folder of segment files (`segment`, `record`) with one writer (`writer`), an index
+//! of identities in the store (`index`), readers (`reader`) and what happens at start (`recover`). Where brokers keep the
+//! log (`kafka`), an append goes to them first, and the embedded log is this directory's ordered copy of theirs without
+//! the duplicates: whatever reads, reads that one, and does not know of brokers.
 
 mod disk;
+mod embedded;
 mod error;
 mod index;
+#[cfg_attr(not(feature = "kafka"), path = "no_kafka.rs")]
+mod kafka;
 mod reader;
 mod record;
 mod recover;
@@ -20,22 +23,19 @@ mod segment;
 mod shared;
 mod writer;
 
-use std::{
-    path::Path,
-    sync::{Arc, mpsc},
-    thread::JoinHandle,
-};
+use std::{path::Path, sync::Arc};
 
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::watch;
 
 pub use self::{
     disk::{Disk, OsDisk},
     error::{AppendError, LogError},
     shared::{LogSize, LogStats},
 };
-use self::{index::Index, request::Request, shared::Shared};
+use self::{embedded::Embedded, kafka::Brokers};
 use crate::{
     base::{Envelope, Logged, Offset},
+    config::{Log, LogKind},
     store::Store,
 };
 
@@ -43,8 +43,10 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
     Stored(Offset),
-    /// It was in the log already. A log kept by brokers does not know where.
-    Duplicate(Option<Offset>),
+    /// It was in the log already, there.
+    Duplicate(Offset),
+    /// It is with the brokers; whether it is new is found when they give it back.
+    Delivered,
 }
 
 /// How the embedded log works; the default is right outside tests.
@@ -67,16 +69,12 @@ impl Default for Options {
 
 /// The opened log. Clones are the same log; when the last is dropped, what is queued is written and the files closed.
 #[derive(Clone)]
-pub struct EventLog(Arc<Embedded>);
+pub struct EventLog(Arc<Opened>);
 
-struct Embedded {
-    shared: Arc<Shared>,
-    index: Index,
-    /// Room in the queue. Waiters are served in the order in which they came.
-    room: Arc<Semaphore>,
-    queue_bytes: usize,
-    queue: Option<mpsc::Sender<Request>>,
-    writer: Option<JoinHandle<()>>,
+struct Opened {
+    /// Ended, as the fields are dropped in this order, before the log that they write to.
+    brokers: Option<Brokers>,
+    embedded: Arc<Embedded>,
 }
 
 impl EventLog {
@@ -89,129 +87,106 @@ impl EventLog {
     }
 
     pub fn open_with(dir: &Path, store: &Store, options: Options) -> Result<EventLog, LogError> {
-        let index = Index::open(store)?;
-        let recovered = recover::recover(dir, &index, options.disk.as_ref())?;
-        let shared = Arc::new(Shared::new(dir, recovered.segments, recovered.end));
-        recover::catch_up(&shared, &index)?;
-        let queue_bytes = options.queue_bytes.clamp(1, u32::MAX as usize);
-        let (queue, requests) = mpsc::channel();
-        let writer = writer::start(shared.clone(), index.clone(), recovered.active, options, requests)?;
-        Ok(EventLog(Arc::new(Embedded {
-            shared,
-            index,
-            room: Arc::new(Semaphore::new(queue_bytes)),
-            queue_bytes,
-            queue: Some(queue),
-            writer: Some(writer),
-        })))
+        let embedded = Arc::new(Embedded::open(dir, store, options)?);
+        Ok(EventLog(Arc::new(Opened { brokers: None, embedded })))
+    }
+
+    /// The log that the settings want. Nothing comes from brokers before [`EventLog::follow`].
+    pub fn of(settings: &Log, dir: &Path, store: &Store) -> Result<EventLog, LogError> {
+        let options = Options { segment_bytes: u64::from(settings.segment_mib) << 20, ..Options::default() };
+        let embedded = Arc::new(Embedded::open(dir, store, options)?);
+        let brokers = match settings.kind {
+            LogKind::Embedded => None,
+            LogKind::Kafka => Some(Brokers::join(settings, store, embedded.clone())?),
+        };
+        Ok(EventLog(Arc::new(Opened { brokers, embedded })))
+    }
+
+    /// From now on what brokers have comes in here. Before, the index must know all that was ever held
+    /// ([`EventLog::restore`]). They need not be up: until they are nothing is taken, and what is here is read.
+    pub fn follow(&self) -> Result<(), LogError> {
+        self.0.brokers.as_ref().map_or(Ok(()), Brokers::follow)
     }
 
     /// Stores what the log does not hold yet, and says of each envelope, in order, what became of it. Waits for room
-    /// in the queue; returns when all of it is on disk. After an error some of it may have been stored: append it
-    /// again, and that part is found to be duplicates.
+    /// in the queue; returns when all of it is on disk, and read from here on. After an error some of it may have been
+    /// stored: append it again, and that part is found to be duplicates.
     pub async fn append(&self, envelopes: Vec<Envelope>) -> Result<Vec<Appended>, AppendError> {
-        let mut answers = Vec::new();
-        for part in request::parts(envelopes) {
-            let (request, answer) = request::prepare(&part)?;
-            let room = self.0.room.clone().acquire_many_owned(self.cost(&request)).await;
-            self.send(request.with_room(room.map_err(|_| AppendError::Closed)?))?;
-            answers.push(answer);
+        match &self.0.brokers {
+            None => self.0.embedded.append(envelopes).await,
+            Some(brokers) => brokers.append(envelopes).await,
         }
-        gather(answers).await
     }
 
     /// As [`EventLog::append`], but [`AppendError::Full`] at once where the queue has no room: for callers who must
-    /// not keep their own clients waiting.
+    /// not keep their own clients waiting. Brokers answer before this log has the events.
     pub async fn offer(&self, envelopes: Vec<Envelope>) -> Result<Vec<Appended>, AppendError> {
-        let (request, answer) = request::prepare(&envelopes)?;
-        let room = self.0.room.clone().try_acquire_many_owned(self.cost(&request));
-        self.send(request.with_room(room.map_err(|_| AppendError::Full)?))?;
-        gather(vec![answer]).await
+        match &self.0.brokers {
+            None => self.0.embedded.offer(&envelopes).await,
+            Some(brokers) => brokers.offer(&envelopes).await,
+        }
+    }
+
+    /// Returns when everything that was acknowledged before the call, by whichever process, can be read here; at once
+    /// before [`EventLog::follow`].
+    pub async fn catch_up(&self) -> Result<(), AppendError> {
+        match &self.0.brokers {
+            None => Ok(()),
+            Some(brokers) => brokers.catch_up().await,
+        }
+    }
+
+    /// Whether other processes may append to it as well.
+    pub fn is_shared(&self) -> bool {
+        self.0.brokers.is_some()
     }
 
     /// The first offset that is not on disk yet: one past the last event.
     pub fn end(&self) -> Offset {
-        self.0.shared.end()
+        self.0.embedded.shared.end()
     }
 
     /// Follows [`EventLog::end`].
     pub fn watch(&self) -> watch::Receiver<Offset> {
-        self.0.shared.watch()
+        self.0.embedded.shared.watch()
     }
 
     /// The oldest offset kept.
     pub fn start(&self) -> Offset {
-        self.0.shared.start()
+        self.0.embedded.shared.start()
     }
 
     /// Events from `from` on, up to `max_bytes` of payload; one at least, if there is any. Blocks on the disk. Reading
     /// on from where an earlier read ended needs no search.
     pub fn read(&self, from: Offset, max_bytes: usize) -> Result<Vec<Logged>, LogError> {
-        self.0.shared.read(from, max_bytes)
+        self.0.embedded.shared.read(from, max_bytes)
     }
 
     /// Deletes the segments all of whose events are below `before`, as far as their identities are on disk in the
     /// index. Returns the bytes freed.
     pub fn trim(&self, before: Offset) -> Result<u64, LogError> {
-        let known = self.0.index.sync()?;
-        self.0.shared.trim(before.min(known))
+        self.0.embedded.trim(before)
     }
 
     /// Takes up again the identities (see [`Envelope::identity`]) of events that were trimmed, after the index was lost with
     /// the store: they are known as duplicates then. Blocks on the disk.
     pub fn restore(&self, identities: &[(Vec<u8>, Offset)]) -> Result<(), LogError> {
-        Ok(self.0.index.restore(identities)?)
+        self.0.embedded.restore(identities)
     }
 
     /// Why it takes no more events, if it does not.
     pub fn stopped(&self) -> Option<AppendError> {
-        self.0.shared.check().err()
+        self.0.embedded.shared.check().err().or_else(|| self.0.brokers.as_ref()?.stopped())
     }
 
     /// Counts since the log was opened.
     pub fn stats(&self) -> LogStats {
-        self.0.shared.stats()
+        self.0.embedded.shared.stats()
     }
 
     /// What it holds, and what waits to be put into it.
     pub fn size(&self) -> LogSize {
-        let segments = self.0.shared.segments();
-        LogSize {
-            queued_bytes: self.0.queue_bytes.saturating_sub(self.0.room.available_permits()) as u64,
-            kept_bytes: segments.iter().map(|s| s.durable().1).sum(),
-            segments: segments.len() as u64,
-        }
-    }
-
-    fn cost(&self, request: &Request) -> u32 {
-        u32::try_from(request.bytes().min(self.0.queue_bytes)).unwrap_or(u32::MAX)
-    }
-
-    fn send(&self, request: Request) -> Result<(), AppendError> {
-        self.0.shared.check()?;
-        let queue = self.0.queue.as_ref().ok_or(AppendError::Closed)?;
-        queue.send(request).map_err(|_| AppendError::Closed)
-    }
-}
-
-async fn gather(
-    answers: Vec<oneshot::Receiver<Result<Vec<Appended>, AppendError>>>,
-) -> Result<Vec<Appended>, AppendError> {
-    let mut all = Vec::new();
-    for answer in answers {
-        all.append(&mut answer.await.map_err(|_| AppendError::Closed)??);
-    }
-    Ok(all)
-}
-
-impl Drop for Embedded {
-    fn drop(&mut self) {
-        self.queue = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the log's writer ended abnormally; what was acknowledged is on disk");
-        }
+        self.0.embedded.size()
     }
 }
 

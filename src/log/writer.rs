@@ -111,7 +111,7 @@ impl Writer {
         }
         let answers = request.events().zip(known).map(|((key, body), known)| {
             let known = known.or_else(|| group.offsets.get(&key).copied().map(Offset));
-            if known.is_some() {
+            if let Some(known) = known {
                 group.duplicates += 1;
                 return Appended::Duplicate(known);
             }

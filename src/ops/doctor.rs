@@ -71,7 +71,10 @@ impl Instance {
 
     fn log_finding(&self) -> Finding {
         if let Some(why) = self.log.stopped() {
-            return Finding::new("log", false, why.to_string(), "see the disk, then start again");
+            let brokers = self.log.is_shared() && why.is_retryable();
+            let remedy =
+                if brokers { "see [log] brokers, and that they are up" } else { "see the disk, then start again" };
+            return Finding::new("log", false, why.to_string(), remedy);
         }
         let (stats, size) = (self.log.stats(), self.log.size());
         let sync_ms = stats.sync_micros as f64 / 1000.0 / stats.syncs.max(1) as f64;

@@ -12,7 +12,7 @@ use crate::{
     log::LogError,
     net::NetError,
     pipeline::{Problems, RunError},
-    sources::{FileError, api::ApiError},
+    sources::{FileError, TopicsError, api::ApiError},
     store::StoreError,
 };
 
@@ -41,6 +41,8 @@ pub enum OpsError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Source(#[from] FileError),
+    #[error(transparent)]
+    Topics(#[from] TopicsError),
     #[error(transparent)]
     Sql(#[from] SqlError),
     #[error(transparent)]

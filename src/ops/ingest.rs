@@ -169,7 +169,7 @@ impl Instance {
             match outcome {
                 Appended::Duplicate(_) => duplicates += 1,
                 Appended::Stored(_) if rejected => done.quarantined += 1,
-                Appended::Stored(_) => accepted += 1,
+                Appended::Stored(_) | Appended::Delivered => accepted += 1,
             }
         }
         telemetry::events_ingested(source, accepted, duplicates);

@@ -13,6 +13,7 @@ mod rebuild;
 mod request;
 mod run;
 mod segments;
+mod topics;
 mod watch;
 
 use std::{
@@ -46,7 +47,7 @@ use crate::{
     facts::Decoder,
     lake::Lake,
     load::{Folder, Loaded, Loader, Place, fold_in},
-    log::{self, EventLog},
+    log::EventLog,
     pipeline::{self, Project, Runner},
     store::{self, Store, Vault},
     telemetry,
@@ -91,8 +92,7 @@ impl Instance {
             _ => {}
         }
         let store = Store::open(&dir.join("state"))?;
-        let options = log::Options { segment_bytes: u64::from(settings.log.segment_mib) << 20, ..Default::default() };
-        let log = EventLog::open_with(&dir.join("log"), &store, options)?;
+        let log = EventLog::of(&settings.log, &dir.join("log"), &store)?;
         let lake = Lake::open(&dir.join("lake")).await?;
         let vault = Vault::new(&store, &privacy_key)?;
         let decoder = Decoder::new(names.clone(), settings.people.default_region.clone());
@@ -138,6 +138,8 @@ impl Instance {
             tracing::warn!("{why}: tables and state are made again from raw.events");
             instance.rebuild(&[], &Silent).await?;
         }
+        // Not before the identities of all that was ever held are known again.
+        instance.log.follow()?;
         Ok(instance)
     }
 
@@ -182,6 +184,10 @@ impl Instance {
 
     /// Loads everything that is in the log by now, and tidies the tables after it.
     pub async fn load(&self, progress: &dyn Progress) -> Result<Loaded, OpsError> {
+        // Whoever asks a question gets an answer from what is here, brokers or not.
+        if let Err(error) = self.log.catch_up().await {
+            tracing::warn!("the newest events may be missing: {error}");
+        }
         Ok(self.loader.lock().await.drain(progress).await?)
     }
 

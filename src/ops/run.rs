@@ -145,6 +145,7 @@ impl Instance {
 
     /// A reader of all that the log holds by now: nobody is written to on less. An error while loading holds it up.
     async fn abreast(&self, at: Micros) -> Result<(Session, Micros), OpsError> {
+        self.log.catch_up().await?;
         let mut loader = self.loader.lock().await;
         while loader.follow().await?.is_some() {}
         Ok((self.session(at)?, at))

@@ -137,8 +137,10 @@ where
         return Ok(());
     }
     let outcomes = app.instance.log().offer(envelopes).await.map_err(|e| Refusal::unstored(&e))?;
-    let duplicates = outcomes.iter().filter(|o| matches!(o, Appended::Duplicate(_))).count() as u64;
-    telemetry::events_ingested(source, outcomes.len() as u64 - duplicates, duplicates);
+    let count = |which: fn(&Appended) -> bool| outcomes.iter().filter(|o| which(o)).count() as u64;
+    // What is with brokers is counted when it comes from there.
+    let stored = count(|o| matches!(o, Appended::Stored(_)));
+    telemetry::events_ingested(source, stored, count(|o| matches!(o, Appended::Duplicate(_))));
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! What goes on by itself while `serve` runs: loading, pipelines that are due, messages that are due, upkeep, and asking
-//! the providers' APIs for what no webhook brought.
+//! What goes on by itself while `serve` runs: loading, pipelines that are due, messages that are due, upkeep, asking the
+//! providers' APIs for what no webhook brought, and taking in the merchant's topics.
 //!
 //! Each kind of work is a loop of its own that survives its errors: it says what failed, waits, longer with each failure in
 //! a row, and tries again. Only one of each kind runs at a time.
@@ -9,7 +9,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, JoinSet},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use crate::{
@@ -43,6 +43,7 @@ pub async fn go_on(instance: Arc<Instance>, stop: watch::Receiver<bool>) -> Resu
     loops.spawn(ask("asking Stripe", (Source::Stripe, ASK_STRIPE), instance.clone(), stop.clone(), asking.clone()));
     loops.spawn(ask("asking Klaviyo", (Source::Klaviyo, ASK_KLAVIYO), instance.clone(), stop.clone(), asking));
     loops.spawn(run(instance.clone(), stop.clone(), asked));
+    loops.spawn(take_topics(instance.clone(), stop.clone()));
     loops.spawn(repeat("upkeep", UPKEEP, instance, stop, |i| async move { i.upkeep().await }));
     while let Some(ended) = loops.join_next().await {
         ended?;
@@ -115,6 +116,24 @@ async fn ask(
         tokio::select! {
             _ = stop.wait_for(|s| *s) => return,
             _ = sleep(pause(every, failures)) => {}
+        }
+    }
+}
+
+/// Reads on where it was after each failure.
+async fn take_topics(instance: Arc<Instance>, mut stop: watch::Receiver<bool>) {
+    let mut failures = 0;
+    loop {
+        let began = Instant::now();
+        let taken = instance.take_topics(stop.clone()).await;
+        if taken.is_ok() {
+            return;
+        }
+        let in_a_row = if began.elapsed() > AFTER_FAILURE.longest { 0 } else { failures };
+        failures = told("taking in Kafka topics", &taken, in_a_row);
+        tokio::select! {
+            _ = stop.wait_for(|s| *s) => return,
+            _ = sleep(pause(Duration::ZERO, failures)) => {}
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Bytes in, verified envelopes out: what Stripe, Klaviyo, Twilio, Aliyun and the shop post, the pages of the providers'
-//! APIs, files of events, past orders.
+//! APIs, files of events, past orders, the merchant's own topics.
 //!
 //! What must hold: nothing that was accepted is lost. Input of an unknown type, version or shape is an envelope like any
 //! other; what cannot be decoded is an envelope too ([`REJECTED`]), with the reason and the text. The same input makes the
@@ -11,6 +11,8 @@ pub mod api;
 mod content;
 pub mod delivery;
 mod files;
+#[cfg_attr(not(feature = "kafka"), path = "no_kafka.rs")]
+mod kafka;
 mod klaviyo;
 mod lines;
 pub mod orders;
@@ -26,6 +28,7 @@ use bytes::Bytes;
 use crate::base::{Envelope, Micros, Source};
 pub use content::FileError;
 pub use files::{Batch, Batches, Options, from_reader, open};
+pub use kafka::{Records, Topics, TopicsError};
 pub use rejected::{REJECTED, Rejected, is_whole};
 pub use signature::{
     klaviyo::{KlaviyoFault, KlaviyoVerifier},

@@ -26,6 +26,8 @@ pub enum Rejected {
     NotASource(Source),
     #[error("too large: {bytes} bytes, of which the first {kept} are kept")]
     TooLarge { bytes: u64, kept: usize },
+    #[error("topic {topic}, partition {partition}, record {offset}: {why}")]
+    Record { topic: String, partition: i32, offset: i64, why: Box<Rejected> },
     #[error("row {row}, column {column}: {why}")]
     BadCell { row: u64, column: String, why: String },
 }

@@ -25,13 +25,13 @@ fn kills() -> u32 {
 }
 
 /// A provider that takes every message, slowly enough to be killed in the middle, and remembers to whom.
-struct Provider {
+pub struct Provider {
     address: String,
     taken: Arc<Mutex<BTreeMap<String, u32>>>,
 }
 
 impl Provider {
-    fn start() -> Provider {
+    pub fn start() -> Provider {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let taken: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
@@ -45,7 +45,7 @@ impl Provider {
         Provider { address, taken }
     }
 
-    fn taken(&self) -> BTreeMap<String, u32> {
+    pub fn taken(&self) -> BTreeMap<String, u32> {
         self.taken.lock().unwrap().clone()
     }
 }
@@ -123,7 +123,7 @@ template = "payment_retry"
 purpose = "transactional"
 "#;
 
-fn sending(till: Till, provider: &Provider) -> Till {
+pub fn sending(till: Till, provider: &Provider) -> Till {
     till.write("shop/pipelines/texts.toml", TEXTS);
     let dir = till.path("shop");
     till.set("PIPELINES__DIR", dir.to_str().unwrap())
@@ -165,7 +165,7 @@ fn move_times(value: &mut serde_json::Value, shift: i64) {
 }
 
 /// A privacy key, and the Stripe events of a small shop whose last day is today.
-fn shop() -> (Till, PathBuf, PathBuf) {
+pub fn shop() -> (Till, PathBuf, PathBuf) {
     let shop = Till::new();
     let key = shop.write("key", [9u8; 32]);
     let args = ["--customers", "150", "--days", "12", "--sources", "stripe", "--out", "raw.ndjson"];
@@ -186,7 +186,7 @@ impl Dice {
 }
 
 /// The tables are those of a clean directory, no event is there twice, and nobody got a message twice.
-fn nothing_lost_nothing_doubled(till: &Till, expected: &[String], provider: &Provider) {
+pub fn nothing_lost_nothing_doubled(till: &Till, expected: &[String], provider: &Provider) {
     let found = till.facts();
     let differ: Vec<_> = expected.iter().zip(&found).filter(|(a, b)| a != b).take(3).collect();
     assert!(expected == found, "{} rows and {}; the first that differ: {differ:#?}", expected.len(), found.len());
@@ -255,7 +255,7 @@ fn killed_anywhere_and_started_again_it_is_as_if_nothing_had_happened() {
     assert!(of(&["sent", "delivered", "unknown"]) >= went, "{states:?}, and {went} went");
 }
 
-const SECRET: &str = "whsec_of_the_tests";
+pub const SECRET: &str = "whsec_of_the_tests";
 
 /// Posts what `next` gives until there is no more or the server is gone; notes what was acknowledged.
 fn post_until_it_dies(address: &str, next: &AtomicUsize, events: &[&str], acknowledged: &Mutex<BTreeSet<usize>>) {

@@ -100,7 +100,7 @@ async fn duplicates_are_found_in_a_group_across_groups_and_after_a_start() {
     let log = open(data.path(), Options::default()).unwrap();
     let (a, b) = (event("a", 10), event("b", 10));
     let stored = |o| Appended::Stored(Offset(o));
-    let duplicate = |o| Appended::Duplicate(Some(Offset(o)));
+    let duplicate = |o| Appended::Duplicate(Offset(o));
     let answers = log.append(vec![a.clone(), b.clone(), a.clone()]).await.unwrap();
     assert_eq!(answers, [stored(0), stored(1), duplicate(0)]);
     let retried = Envelope { received_at: Micros(1), payload: Bytes::from_static(b"{ }"), ..b.clone() };
@@ -127,7 +127,7 @@ async fn the_index_is_made_again_when_its_folder_is_gone() {
     fs::remove_dir_all(data.path().join("state")).unwrap();
     let log = open(data.path(), small()).unwrap();
     let answers = log.append(events(0..51)).await.unwrap();
-    let expected = (0..50).map(|o| Appended::Duplicate(Some(Offset(o)))).chain([Appended::Stored(Offset(50))]);
+    let expected = (0..50).map(|o| Appended::Duplicate(Offset(o))).chain([Appended::Stored(Offset(50))]);
     assert!(answers.into_iter().eq(expected));
 }
 
@@ -145,7 +145,7 @@ async fn concurrent_appenders_and_readers_agree_on_one_order() {
                     let id = format!("{}-{i}", who / 2);
                     match log.append(vec![event(&id, 100)]).await.unwrap()[..] {
                         [Appended::Stored(offset)] => stored.push((offset, id)),
-                        [Appended::Duplicate(Some(_))] => {}
+                        [Appended::Duplicate(_)] => {}
                         ref other => panic!("{other:?}"),
                     }
                 }
@@ -204,7 +204,7 @@ async fn trimming_frees_whole_segments_and_keeps_knowing_their_events() {
     let log = open(data.path(), small()).unwrap();
     assert_eq!(log.end(), Offset(100));
     let answers = log.append(events(0..101)).await.unwrap();
-    assert_eq!(answers[0], Appended::Duplicate(Some(Offset(0))));
+    assert_eq!(answers[0], Appended::Duplicate(Offset(0)));
     assert_eq!(answers[100], Appended::Stored(Offset(100)));
 }
 

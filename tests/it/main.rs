@@ -13,6 +13,8 @@ mod engine;
 mod evolution;
 mod facts;
 mod hot_tail;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod lake;
 mod log;
 mod lost_state;

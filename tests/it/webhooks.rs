@@ -19,24 +19,11 @@ fn customer(id: &str) -> String {
 }
 
 fn post(serving: &Serving, body: String, signature: &str) -> u16 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let client = reqwest::Client::new();
-        let request = client.post(serving.url("/webhooks/stripe")).header("Stripe-Signature", signature).body(body);
-        request.send().await.unwrap().status().as_u16()
-    })
+    serving.post("/webhooks/stripe", &body, signature)
 }
 
 fn get(serving: &Serving, path: &str, token: Option<&str>) -> (u16, String) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut request = reqwest::Client::new().get(serving.url(path));
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
-        }
-        let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    })
+    serving.get(path, token)
 }
 
 fn ask(serving: &Serving, query: &str, token: Option<&str>) -> u16 {

@@ -130,8 +130,11 @@ pub struct Serving {
 
 impl Serving {
     pub fn start(till: &Till) -> Serving {
-        let port = free_port();
-        let address = format!("127.0.0.1:{port}");
+        Serving::start_at(till, &format!("127.0.0.1:{}", free_port()))
+    }
+
+    pub fn start_at(till: &Till, address: &str) -> Serving {
+        let address = address.to_owned();
         let mut command = till.command(&["--quiet", "serve", "--listen", &address]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut serving = Serving { child, address, token: String::new() };
@@ -146,6 +149,29 @@ impl Serving {
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
+
+    /// Status and text.
+    pub fn get(&self, path: &str, token: Option<&str>) -> (u16, String) {
+        let request = reqwest::Client::new().get(self.url(path));
+        answer(match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        })
+    }
+
+    /// The status, of a body as Stripe sends it.
+    pub fn post(&self, path: &str, body: &str, signature: &str) -> u16 {
+        let request = reqwest::Client::new().post(self.url(path)).header("Stripe-Signature", signature);
+        answer(request.body(body.to_owned())).0
+    }
+}
+
+fn answer(request: reqwest::RequestBuilder) -> (u16, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    })
 }
 
 impl Drop for Serving {
