@@ -130,10 +130,15 @@ pub struct Serving {
 
 impl Serving {
     pub fn start(till: &Till) -> Serving {
+        Serving::start_with(till, |command| command)
+    }
+
+    /// The same with more said to its process.
+    pub fn start_with(till: &Till, more: impl FnOnce(&mut Command) -> &mut Command) -> Serving {
         let port = free_port();
         let address = format!("127.0.0.1:{port}");
         let mut command = till.command(&["--quiet", "serve", "--listen", &address]);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = more(command.stdout(Stdio::null()).stderr(Stdio::null())).spawn().unwrap();
         let mut serving = Serving { child, address, token: String::new() };
         wait("serve answers", Duration::from_secs(60), || {
             assert!(serving.child.try_wait().unwrap().is_none(), "serve ended");
@@ -163,6 +168,16 @@ pub fn signature(secret: &str, body: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let tag = hmac::sign(&key, format!("{t}.{body}").as_bytes());
     format!("t={t},v1={}", hex::encode(tag))
+}
+
+/// Posts to Stripe's receiver; the status of the answer.
+pub fn post(serving: &Serving, body: &str, signature: &str) -> u16 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let request = reqwest::Client::new().post(serving.url("/webhooks/stripe"));
+        let request = request.header("Stripe-Signature", signature).body(body.to_owned());
+        request.send().await.unwrap().status().as_u16()
+    })
 }
 
 pub fn free_port() -> u16 {
