@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use tillstream::{
-    base::{Digest, Envelope, Micros, Offset, Source},
+    base::{Digest, Envelope, Micros, Offset, Source, Via},
     log::{Appended, EventLog},
     store::Store,
 };
@@ -34,6 +34,7 @@ fn event(id: String, text: &Bytes) -> Envelope {
         livemode: true,
         occurred_at: Micros(1_700_000_000_000_000),
         received_at: Micros(1_700_000_001_000_000),
+        via: Via::File,
         object_type: Some("payment_intent".to_owned()),
         object_id: Some("pi_3MtwBwLkdIwHu7ix28a3tqPa".to_owned()),
         person_hint: Some("cus_NffrFeUfNV2Hib".to_owned()),

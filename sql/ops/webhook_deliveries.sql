@@ -1,4 +1,4 @@
--- One row a delivery of an event by its source: how far it came, and when. Not stored: it follows from the events, from what
+-- One row a webhook that brought something new: how far it came, and when. Not stored: it follows from the events, from what
 -- was set aside, and from the loader's commits. A time that nobody noted is null: of what was loaded before commits were
 -- noted, and of a commit that was cut off and made good. `durable_by`: the log had it on disk no later than then.
 WITH retried AS (
@@ -14,7 +14,7 @@ set_aside AS (
     r.load_offset AS mended_load
   FROM raw.quarantine AS q
   LEFT JOIN retried AS r ON r.object_id = CAST(q.log_offset AS VARCHAR)
-  WHERE q.source <> 'orders'
+  WHERE q.via = 'webhook'
 ),
 deliveries AS (
   SELECT
@@ -22,7 +22,7 @@ deliveries AS (
     s.is_mended, s.mended_load
   FROM raw.events AS e
   LEFT JOIN set_aside AS s ON s.log_offset = e.log_offset
-  WHERE e.source NOT IN ('tillstream', 'orders')
+  WHERE e.via = 'webhook'
   UNION ALL
   SELECT
     s.source, s.event_id, CAST(NULL AS VARCHAR) AS type, s.livemode, s.merchant_id, s.received_at, s.log_offset,

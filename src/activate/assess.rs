@@ -4,7 +4,7 @@ use super::{
     Activator,
     error::ActivateError,
     knowledge::Knowledge,
-    message::{Medium, Message},
+    message::{Medium, Message, State},
     quiet::{QuietHours, Whereabouts},
     rules::{self, Cap, Plan, Stage, Standing, Verdict},
 };
@@ -43,6 +43,7 @@ impl Activator {
             reachable: address.is_some(),
             consent: known.consent(person, medium).cloned(),
             consent_seen: self.outbox.consent_seen()?,
+            queued_at: (message.state == State::Queued).then_some(message.queued_at),
             suppressed: self.suppression(known, medium, destination)?,
             recent: match cap {
                 None => 0,

@@ -1,8 +1,9 @@
 //! Sending what is ready, each message at most once.
 //!
 //! ```text
-//!  ready ─► still a member? rules? text? ─► claim ─► store synced, log synced ─► request ─► outcome ─► store, log
-//!             └─ no: skipped, or later
+//!  ready ─► still a member? rules? text? ─► claim ─► store synced, log synced ─► STOP? ─► request ─► outcome ─► store, log
+//!    ▲        └─ no: skipped, or later                                            │
+//!    └────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! What must hold: no request goes out before its claim is in the store *and* the log, as the first claim there, nor to
@@ -39,8 +40,10 @@ use crate::{
     pipeline::{On, Trigger},
 };
 
-/// Messages of one medium in one call: their facts are read once, and must not grow old.
+/// Messages of one medium in one call.
 const AT_ONCE: usize = 500;
+/// Those of them that may leave: their facts are read once, and must not be more than some seconds old.
+const LEAVING_AT_ONCE: usize = 50;
 /// The first question to a provider after a request without an answer.
 pub(super) const FIRST_QUESTION: i64 = 15 * SECOND;
 /// How far business time may be from the clock for a message to leave: quiet hours and consent are of the present.
@@ -92,7 +95,7 @@ impl Dispatched {
         });
     }
 
-    fn join(&mut self, other: Dispatched) {
+    pub fn join(&mut self, other: Dispatched) {
         self.messages.extend(other.messages);
         self.faults.extend(other.faults);
         self.more |= other.more;
@@ -121,7 +124,7 @@ impl Activator {
     pub async fn dispatch(&self, session: &Session, now: Micros) -> Result<Dispatched, ActivateError> {
         let _turn = self.dispatching.lock().await;
         self.recover(session, now).await?;
-        self.hear(session).await?;
+        self.hear().await?;
         // Nothing is under way here: a claim is of a dispatch that was dropped.
         self.outbox.abandon(now, patience(&self.log))?;
         let mut dispatched = self.settle(session, now).await?;
@@ -144,10 +147,11 @@ impl Activator {
         if ready.is_empty() {
             return Ok(dispatched);
         }
-        let full = ready.len() == AT_ONCE;
-        let facts = self.facts(session, &ready, now).await?;
-        let (leaving, recorded): (Vec<_>, Vec<_>) =
+        let (mut leaving, recorded): (Vec<_>, Vec<_>) =
             ready.into_iter().partition(|m| self.channel_of(medium, m.livemode).leaves());
+        let full = leaving.len() > LEAVING_AT_ONCE || leaving.len() + recorded.len() == AT_ONCE;
+        leaving.truncate(LEAVING_AT_ONCE);
+        let facts = self.facts(session, leaving.iter().chain(&recorded), now).await?;
         for (messages, livemode) in [(recorded, false), (leaving, true)] {
             let channel = self.channel_of(medium, livemode).clone();
             if messages.is_empty() || (channel.leaves() && self.held_until(medium).is_some_and(|until| until > now)) {
@@ -163,7 +167,7 @@ impl Activator {
             for group in messages.chunks(channel.concurrency()) {
                 // Words are of text messages. Between two groups none of those is under way, so a receipt finds its message.
                 if medium == Medium::Sms {
-                    self.hear(session).await?;
+                    self.hear().await?;
                 }
                 if !self.dispatch_group(&channel, group, &facts, now, &mut dispatched).await? {
                     break;
@@ -201,6 +205,7 @@ impl Activator {
                 m.reason = Some("another process claimed it first".to_owned());
             })?;
         }
+        let claimed = self.still_welcome(channel, claimed, now).await?;
         let parcel =
             |r: &'_ Ready| -> (Message, String, Text) { (r.message.clone(), r.address.clone(), r.text.clone()) };
         let sends = claimed.iter().map(parcel).map(|(message, address, text)| async move {
@@ -213,6 +218,29 @@ impl Activator {
         }
         self.outbox.log(&self.log).await?;
         Ok(go_on)
+    }
+
+    /// Those of `claimed` to whom nobody's STOP came before the claim was in the log; the others go back to the queue,
+    /// where the rules will refuse them.
+    async fn still_welcome(
+        &self,
+        channel: &Arc<dyn Channel>,
+        claimed: Vec<Ready>,
+        now: Micros,
+    ) -> Result<Vec<Ready>, ActivateError> {
+        if !channel.leaves() || claimed.iter().all(|ready| ready.message.medium != Medium::Sms) {
+            return Ok(claimed);
+        }
+        self.hear().await?;
+        let mut welcome = Vec::new();
+        for ready in claimed {
+            let message = &ready.message;
+            match self.outbox.suppressed(message.medium, &message.destination_hash)? {
+                None => welcome.push(ready),
+                Some(_) => drop(self.outbox.change(&message.key, State::Queued, now, |m| m.not_before = now)?),
+            }
+        }
+        Ok(welcome)
     }
 
     /// The message as it may go, or `None` where it may not: then its state says why.
@@ -334,8 +362,13 @@ impl Activator {
     }
 
     /// Reads what the tables say of the people of these messages.
-    async fn facts(&self, session: &Session, messages: &[Message], now: Micros) -> Result<Facts, ActivateError> {
-        let (known, names) = self.known_of(session, messages).await?;
+    async fn facts(
+        &self,
+        session: &Session,
+        messages: impl Iterator<Item = &Message> + Clone,
+        now: Micros,
+    ) -> Result<Facts, ActivateError> {
+        let (known, names) = self.known_of(session, messages.clone()).await?;
         let mut people: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         for message in messages {
             let person = names.get(&message.key.0).unwrap_or(&message.person_id);
@@ -361,11 +394,11 @@ impl Activator {
     pub(super) async fn known_of(
         &self,
         session: &Session,
-        messages: &[Message],
+        messages: impl Iterator<Item = &Message> + Clone,
     ) -> Result<(Knowledge, HashMap<String, PersonId>), ActivateError> {
-        let names = knowledge::names_of_now(session, messages).await?;
+        let names = knowledge::names_of_now(session, messages.clone()).await?;
         let people = names.values().map(|p| p.0.clone()).collect();
-        let destinations = messages.iter().map(|m| m.destination_hash.clone());
+        let destinations = messages.map(|m| m.destination_hash.clone());
         Ok((Knowledge::of(session, &people, destinations).await?, names))
     }
 }

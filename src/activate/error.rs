@@ -5,6 +5,7 @@ use crate::{
     base::Micros,
     engine::SqlError,
     lake::LakeError,
+    load::LoadError,
     log::{AppendError, LogError},
     store::StoreError,
 };
@@ -20,6 +21,8 @@ pub enum ActivateError {
     Log(#[from] LogError),
     #[error(transparent)]
     Lake(#[from] LakeError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
     #[error("{file}: {source}")]
     Segment { file: String, source: SqlError },
     #[error(transparent)]

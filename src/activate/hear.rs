@@ -5,21 +5,18 @@
 //! texts the log is read to its end. Up to where it was read is kept; after a crash a stretch is read again, which changes
 //! nothing.
 
-use serde::Deserialize;
-
 use super::{
     Activator,
     channel::twilio::explain,
     error::ActivateError,
-    knowledge,
     message::{Medium, Message, State},
     outbox::Word,
     record::Record,
 };
 use crate::{
-    base::{Digest, E164, Envelope, Micros, Offset, Source},
-    engine::Session,
+    base::{E164, Envelope, Logged, Offset, Source},
     facts::provider::{Fate, Said, said},
+    load,
     log::EventLog,
 };
 
@@ -34,33 +31,26 @@ pub(super) enum Whose {
     Everyones,
 }
 
-#[derive(Deserialize)]
-struct RawRow {
-    source: String,
-    event_id: String,
-    r#type: String,
-    object_id: Option<String>,
-    occurred_at: String,
-    livemode: bool,
-    payload: String,
-}
-
 impl Activator {
     /// Takes up what providers said since the last time. Only while no text is under way: a receipt that came before we
     /// wrote down the provider's id for its message would find none.
-    pub(super) async fn hear(&self, session: &Session) -> Result<(), ActivateError> {
+    pub(super) async fn hear(&self) -> Result<(), ActivateError> {
         let whose = if self.log.is_shared() { Whose::Everyones } else { Whose::Providers };
-        let (mark, end) = (self.outbox.log_mark()?, self.read_on(session, whose).await?);
+        let (mark, end) = (self.outbox.log_mark()?, self.read_on(whose).await?);
         if mark == Some(end) { Ok(()) } else { self.outbox.set_log_mark(end) }
     }
 
     /// Reads from where it was last read to the end of the log, and says where that is.
-    pub(super) async fn read_on(&self, session: &Session, whose: Whose) -> Result<Offset, ActivateError> {
+    pub(super) async fn read_on(&self, whose: Whose) -> Result<Offset, ActivateError> {
         self.log.catch_up().await?;
         let (mut next, end) = (self.outbox.log_mark()?.unwrap_or_default(), self.log.end());
         let start = self.log.start();
         if next < start {
-            self.take_up(&trimmed(session, next, start).await?, whose)?;
+            // Looked at after the log, which is trimmed behind what is published; a session may be of before.
+            let tables = self.lake.snapshot();
+            let sources = Source::ALL.into_iter().filter(|source| matters(*source));
+            let trimmed = load::events_of(&tables, sources, next..start).await?;
+            self.take_up(&trimmed, whose)?;
             next = start;
         }
         while next < end {
@@ -74,8 +64,8 @@ impl Activator {
         Ok(next)
     }
 
-    fn take_up(&self, events: &[Envelope], whose: Whose) -> Result<(), ActivateError> {
-        for event in events {
+    fn take_up(&self, events: &[Logged], whose: Whose) -> Result<(), ActivateError> {
+        for Logged { envelope: event, .. } in events {
             match event.source {
                 Source::Tillstream if whose == Whose::Everyones => {
                     self.outbox.restore(Record::parse(&event.event_type, &event.payload))?;
@@ -140,45 +130,12 @@ fn matters(source: Source) -> bool {
 }
 
 /// What matters in the next stretch of the log, and where that ends.
-async fn read(log: EventLog, from: Offset) -> Result<(Vec<Envelope>, Offset), ActivateError> {
+async fn read(log: EventLog, from: Offset) -> Result<(Vec<Logged>, Offset), ActivateError> {
     tokio::task::spawn_blocking(move || {
-        let logged = log.read(from, READ_BYTES)?;
+        let mut logged = log.read(from, READ_BYTES)?;
         let after = logged.last().map_or(from, |l| l.offset.next());
-        Ok((logged.into_iter().map(|l| l.envelope).filter(|e| matters(e.source)).collect(), after))
+        logged.retain(|l| matters(l.envelope.source));
+        Ok((logged, after))
     })
     .await?
-}
-
-/// What matters and is no longer in the log.
-async fn trimmed(session: &Session, from: Offset, to: Offset) -> Result<Vec<Envelope>, ActivateError> {
-    let sources: Vec<String> =
-        Source::ALL.into_iter().filter(|s| matters(*s)).map(|source| format!("'{source}'")).collect();
-    let sql = format!(
-        "SELECT source, event_id, type, object_id, occurred_at, livemode, payload FROM raw.events \
-         WHERE source IN ({}) AND log_offset >= {from} AND log_offset < {to} ORDER BY log_offset",
-        sources.join(", ")
-    );
-    Ok(session.rows::<RawRow>(&sql).await?.into_iter().filter_map(RawRow::envelope).collect())
-}
-
-impl RawRow {
-    /// As far as what it says depends on it.
-    fn envelope(self) -> Option<Envelope> {
-        let at: Micros = knowledge::time(&self.occurred_at);
-        Some(Envelope {
-            source: self.source.parse().ok()?,
-            event_id: self.event_id,
-            event_type: self.r#type,
-            api_version: None,
-            account: None,
-            livemode: self.livemode,
-            occurred_at: at,
-            received_at: at,
-            object_type: None,
-            object_id: self.object_id,
-            person_hint: None,
-            digest: Digest::default(),
-            payload: self.payload.into(),
-        })
-    }
 }

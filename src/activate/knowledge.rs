@@ -162,10 +162,13 @@ pub async fn merges(
 }
 
 /// The names of now of the people of these messages, by message key.
-pub async fn names_of_now(session: &Session, messages: &[Message]) -> Result<HashMap<String, PersonId>, ActivateError> {
-    let people = messages.iter().map(|m| m.person_id.0.clone()).collect();
+pub async fn names_of_now(
+    session: &Session,
+    messages: impl Iterator<Item = &Message> + Clone,
+) -> Result<HashMap<String, PersonId>, ActivateError> {
+    let people = messages.clone().map(|m| m.person_id.0.clone()).collect();
     let merges = merges(session, &people).await?;
-    Ok(messages.iter().map(|m| (m.key.0.clone(), members::current(&m.person_id, &merges))).collect())
+    Ok(messages.map(|m| (m.key.0.clone(), members::current(&m.person_id, &merges))).collect())
 }
 
 /// A time as queries give it: with a zone, or without one and then in UTC.

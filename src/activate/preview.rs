@@ -13,7 +13,7 @@ use super::{
     mask,
     members::{Member, MemberKey, Row},
     message::{Medium, Message, State, Text},
-    rules::{Stage, Verdict},
+    rules::{CONSENT_MAX_AGE, Stage, Verdict},
     sms,
 };
 use crate::{
@@ -86,7 +86,9 @@ impl Activator {
             }
             On::Enter | On::Exit => base,
         };
-        let message = self.draft(&Call { trigger, member: &member, occurrence }, known, now);
+        let draft = self.draft(&Call { trigger, member: &member, occurrence }, known, now);
+        // What is known by now is shown; no yes is waited for.
+        let message = Message { queued_at: now.plus(-2 * CONSENT_MAX_AGE), ..draft };
         let cap = trigger.cap.as_ref().map(Into::into);
         let assessed = self.assess(known, &message, &message.person_id, cap, (Stage::Queueing, &[]), now)?;
         let marketing = message.purpose == super::Purpose::Marketing;

@@ -13,7 +13,7 @@ use super::{
     key::MessageKey,
     message::{Columns, Medium, Message, Purpose, State},
 };
-use crate::base::{Digest, Envelope, Micros, PersonId, Source};
+use crate::base::{Digest, Envelope, Micros, PersonId, Source, Via};
 
 const MESSAGE: &str = "message";
 const SUPPRESSION: &str = "suppression.added";
@@ -138,6 +138,7 @@ impl Record {
             livemode,
             occurred_at: at,
             received_at: at,
+            via: Via::Own,
             object_type: Some(if matches!(self, Record::Message(_)) { MESSAGE } else { "suppression" }.to_owned()),
             object_id: Some(object_id),
             person_hint: person,

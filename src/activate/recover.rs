@@ -16,7 +16,7 @@ impl Activator {
         // First what the store knows and the log does not.
         self.outbox.log(&self.log).await?;
         let knows_nothing = self.outbox.log_mark()?.is_none();
-        let end = self.read_on(session, Whose::Everyones).await?;
+        let end = self.read_on(Whose::Everyones).await?;
         if knows_nothing {
             let spans = self.copied_memberships(session).await?;
             let mut batch = self.store.batch();

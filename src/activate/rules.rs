@@ -15,6 +15,8 @@ use crate::base::{
 
 /// Consent that came from another system is believed for this long after we last looked there.
 pub const CONSENT_MAX_AGE: i64 = 15 * MINUTE;
+/// Klaviyo is asked every minute: a look begun after a message was queued is over by then.
+const NEXT_LOOK: i64 = 2 * MINUTE;
 
 /// The newest word of a person on marketing by one medium.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct Standing {
     pub consent: Option<Consent>,
     /// When the system that consent came from was last asked, if it is another system and must be asked.
     pub consent_seen: Option<Micros>,
+    /// Since when the message waits, if it does.
+    pub queued_at: Option<Micros>,
     /// The reason and time of a suppression.
     pub suppressed: Option<(String, Micros)>,
     /// How many messages count against the cap.
@@ -122,7 +126,7 @@ pub fn judge(plan: &Plan, standing: &Standing, now: Micros) -> Verdict {
     }
     let marketing = plan.purpose == Purpose::Marketing;
     if marketing && let Some(refusal) = consent(medium, standing.consent.as_ref()) {
-        return Verdict::Refused(refusal);
+        return unasked(plan, standing, &refusal, now).unwrap_or(Verdict::Refused(refusal));
     }
     if let Some(cap) = plan.cap
         && standing.recent >= cap.messages
@@ -146,6 +150,17 @@ fn consent(medium: Medium, consent: Option<&Consent>) -> Option<Refusal> {
         }
         _ => Some(Refusal::NeverAgreed(medium)),
     }
+}
+
+/// A yes that was given in Klaviyo just now is known at the next look there, and not before: a no for want of it is not
+/// final until then, or until nobody has looked for too long.
+fn unasked(plan: &Plan, standing: &Standing, refusal: &Refusal, now: Micros) -> Option<Verdict> {
+    let (max_age, seen, queued_at) = (plan.consent_max_age?, standing.consent_seen?, standing.queued_at?);
+    let waits = matches!(refusal, Refusal::NeverAgreed(_)) && plan.leaves;
+    (waits && seen < queued_at && now.0.saturating_sub(queued_at.0) <= max_age).then(|| Verdict::Wait {
+        until: now.plus(NEXT_LOOK),
+        why: format!("{refusal}, as far as is known before the next look at Klaviyo"),
+    })
 }
 
 /// Klaviyo's own unsubscribes reach us only when we look; until then a yes of an hour ago may be a no.
@@ -296,6 +311,27 @@ mod tests {
         let seen = Standing { consent_seen: Some(NOW.plus(-10 * MINUTE)), ..old.clone() };
         assert_eq!(reason(&marketing(), &seen), "go");
         assert_eq!(reason(&Plan { leaves: false, ..marketing() }, &old), "go");
+    }
+
+    #[test]
+    fn a_yes_that_may_be_on_its_way_from_klaviyo_is_waited_for_until_somebody_looked() {
+        let queued = |minutes: i64, seen: i64| Standing {
+            consent: None,
+            queued_at: Some(NOW.plus(-minutes * MINUTE)),
+            consent_seen: Some(NOW.plus(-seen * MINUTE)),
+            ..good()
+        };
+        let waits = |plan: &Plan, standing: &Standing| matches!(judge(plan, standing, NOW), Verdict::Wait { .. });
+        assert!(waits(&marketing(), &queued(0, 1)) && waits(&marketing(), &queued(3, 4)));
+        assert!(waits(&marketing(), &Standing { consent: agreed("never_subscribed", "klaviyo", DAY), ..queued(0, 1) }));
+        let never = "never agreed to marketing by SMS";
+        assert_eq!(reason(&marketing(), &queued(3, 2)), never, "looked at since");
+        assert_eq!(reason(&marketing(), &queued(16, 17)), never, "nobody looks");
+        assert_eq!(reason(&marketing(), &Standing { consent_seen: None, ..queued(0, 1) }), never, "nobody ever did");
+        assert_eq!(reason(&marketing(), &Standing { queued_at: None, ..queued(0, 1) }), never, "it may have gone out");
+        assert_eq!(reason(&Plan { leaves: false, ..marketing() }, &queued(0, 1)), never);
+        let no = Standing { consent: agreed("unsubscribed", "klaviyo", DAY), ..queued(0, 1) };
+        assert!(!waits(&marketing(), &no), "a no is final");
     }
 
     #[test]

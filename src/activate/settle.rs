@@ -40,7 +40,7 @@ impl Activator {
         if unknown.is_empty() {
             return Ok(dispatched);
         }
-        let (known, names) = self.known_of(session, &unknown).await?;
+        let (known, names) = self.known_of(session, unknown.iter()).await?;
         for message in &unknown {
             self.settle_one(message, &known, &names, now, &mut dispatched).await?;
         }

@@ -68,6 +68,35 @@ impl FromStr for Source {
     }
 }
 
+/// How an event came here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Via {
+    File,
+    /// Its source, or a page of the shop, posted it.
+    Webhook,
+    /// We asked its source's API.
+    Api,
+    /// We made it.
+    Own,
+}
+
+impl Via {
+    const ALL: [Via; 4] = [Via::File, Via::Webhook, Via::Api, Via::Own];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Via::File => "file",
+            Via::Webhook => "webhook",
+            Via::Api => "api",
+            Via::Own => "own",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Via> {
+        Via::ALL.into_iter().find(|v| v.as_str() == text)
+    }
+}
+
 /// One verified event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -84,6 +113,7 @@ pub struct Envelope {
     /// When it happened, by the source's clock. Stripe's has whole seconds.
     pub occurred_at: Micros,
     pub received_at: Micros,
+    pub via: Via,
     pub object_type: Option<String>,
     pub object_id: Option<String>,
     /// The source's own name for the person, in clear text only where it is an opaque id (`cus_…`).
@@ -100,6 +130,21 @@ impl Envelope {
     pub fn identity(&self) -> Vec<u8> {
         identity(self.source, &self.event_id, self.digest)
     }
+
+    /// The key under which other renderings of this event are found, where there may be any.
+    pub fn name(&self) -> Option<Vec<u8>> {
+        name(self.source, &self.event_id, &self.event_type)
+    }
+
+    /// Whether its source itself gave it to us: then its name alone says which event it is.
+    pub fn is_first_hand(&self) -> bool {
+        matches!(self.via, Via::Webhook | Via::Api)
+    }
+
+    /// The same, come another way.
+    pub fn by(self, via: Via) -> Envelope {
+        Envelope { via, ..self }
+    }
 }
 
 /// See [`Envelope::identity`].
@@ -109,6 +154,13 @@ pub fn identity(source: Source, event_id: &str, digest: Digest) -> Vec<u8> {
     key.extend_from_slice(event_id.as_bytes());
     key.extend_from_slice(&digest.0.to_be_bytes());
     key
+}
+
+/// See [`Envelope::name`]. Stripe writes one event anew for each API version that it is asked for in, an endpoint's or a
+/// request's. The type is part of it since a thin event goes by the id of the one that it announces.
+pub fn name(source: Source, event_id: &str, event_type: &str) -> Option<Vec<u8>> {
+    // No identity begins with this byte.
+    (source == Source::Stripe).then(|| [&[!(source as u8)], event_id.as_bytes(), &[0], event_type.as_bytes()].concat())
 }
 
 /// A payload's bytes, as they are.

@@ -16,7 +16,7 @@ pub mod time;
 
 pub use backoff::Backoff;
 pub use digest::Digest;
-pub use envelope::{Envelope, Logged, Source};
+pub use envelope::{Envelope, Logged, Source, Via};
 pub use ids::{Offset, PersonId};
 pub use money::{Currency, Money};
 pub use phone::E164;

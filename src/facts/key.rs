@@ -73,7 +73,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::base::{Digest, Micros};
+    use crate::base::{Digest, Micros, Via};
 
     fn envelope(source: Source, kind: &str, object: Option<(&str, &str)>, payload: &Value) -> Envelope {
         Envelope {
@@ -89,6 +89,7 @@ mod tests {
             object_id: object.map(|(_, id)| id.to_owned()),
             person_hint: None,
             digest: Digest(0),
+            via: Via::Webhook,
             payload: payload.to_string().into(),
         }
     }

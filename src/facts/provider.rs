@@ -169,7 +169,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::base::Digest;
+    use crate::base::{Digest, Via};
 
     fn envelope(source: Source, event_type: &str, payload: &Value) -> Envelope {
         Envelope {
@@ -181,6 +181,7 @@ mod tests {
             livemode: true,
             occurred_at: Micros(7),
             received_at: Micros(7),
+            via: Via::Webhook,
             object_type: Some("message".to_owned()),
             object_id: Some("SM1".to_owned()),
             person_hint: None,

@@ -16,7 +16,7 @@ use arrow::{
 use serde::Deserialize;
 
 use super::{DecodeError, rows::column::timestamp};
-use crate::base::{Digest, Envelope, Logged, Micros, Offset, Source, time::DAY};
+use crate::base::{Digest, Envelope, Logged, Micros, Offset, Source, Via, time::DAY};
 
 pub const EVENTS: &str = "raw.events";
 pub const QUARANTINE: &str = "raw.quarantine";
@@ -44,6 +44,8 @@ static EVENTS_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("digest", DataType::Utf8, false),
         // The first offset of the load that brought it: the key of `ops.loads`.
         Field::new("load_offset", DataType::Int64, true),
+        // Null where a build that did not note it wrote the row.
+        Field::new("via", DataType::Utf8, true),
         Field::new("payload", DataType::Utf8, false),
     ]))
 });
@@ -60,6 +62,7 @@ static QUARANTINE_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         // No two rows have one: it names the row, for ever.
         Field::new("log_offset", DataType::Int64, false),
         Field::new("load_offset", DataType::Int64, true),
+        Field::new("via", DataType::Utf8, true),
     ]))
 });
 
@@ -122,6 +125,7 @@ pub fn events_batch(merchant_id: &str, load: Offset, events: &[Logged]) -> Resul
         maybe(|e| &e.account),
         Arc::new(digests),
         offsets(events.iter().map(|_| load))?,
+        text(|e| e.via.as_str()),
         payloads(&events),
     ];
     RecordBatch::try_new(events_schema(), columns)
@@ -134,6 +138,7 @@ pub struct Quarantined {
     pub event_id: String,
     pub livemode: bool,
     pub received_at: Micros,
+    pub via: Via,
     pub reason: String,
     /// As it was received.
     pub payload: String,
@@ -166,9 +171,10 @@ impl Quarantined {
     }
 
     fn new(logged: &Logged, reason: String, payload: String) -> Quarantined {
-        let Envelope { source, event_id, livemode, received_at, .. } = &logged.envelope;
-        let (source, event_id, livemode, received_at) = (*source, event_id.clone(), *livemode, *received_at);
-        Quarantined { source, event_id, livemode, received_at, reason, payload, offset: logged.offset }
+        let Envelope { source, event_id, livemode, received_at, via, .. } = &logged.envelope;
+        let (source, event_id, livemode) = (*source, event_id.clone(), *livemode);
+        let (received_at, via, offset) = (*received_at, *via, logged.offset);
+        Quarantined { source, event_id, livemode, received_at, via, reason, payload, offset }
     }
 }
 
@@ -186,6 +192,7 @@ pub fn quarantine_batch(merchant_id: &str, load: Offset, rows: &[Quarantined]) -
         Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.livemode)))),
         offsets(rows.iter().map(|r| r.offset))?,
         offsets(rows.iter().map(|_| load))?,
+        text(|r| r.via.as_str()),
     ];
     RecordBatch::try_new(quarantine_schema(), columns)
 }
@@ -235,6 +242,7 @@ mod tests {
             livemode: true,
             occurred_at: Micros(-1),
             received_at: Micros(DAY),
+            via: Via::Webhook,
             object_type: None,
             object_id: Some("ch_1".to_owned()),
             person_hint: None,

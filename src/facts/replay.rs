@@ -7,7 +7,7 @@ use arrow::{
 use bytes::Bytes;
 
 use super::raw;
-use crate::base::{Digest, Envelope, Logged, Micros, Offset, Source, envelope};
+use crate::base::{Digest, Envelope, Logged, Micros, Offset, Source, Via, envelope};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
@@ -23,6 +23,8 @@ pub fn events(batch: &RecordBatch) -> Result<Vec<Logged>, ReplayError> {
     let (ids, sources, types, versions) = (texts("event_id")?, texts("source")?, texts("type")?, texts("api_version")?);
     let (object_types, object_ids, hints) = (texts("object_type")?, texts("object_id")?, texts("person_hint")?);
     let (accounts, digests, payloads) = (texts("account")?, texts("digest")?, texts("payload")?);
+    // A build that did not note it wrote none.
+    let ways = texts("via").ok();
     let column = |name: &'static str| batch.column_by_name(name).ok_or(ReplayError::Column(name));
     let time = |name: &'static str| {
         column(name)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or(ReplayError::Column(name))
@@ -45,6 +47,7 @@ pub fn events(batch: &RecordBatch) -> Result<Vec<Logged>, ReplayError> {
                 livemode: livemode.value(i),
                 occurred_at: Micros(occurred.value(i)),
                 received_at: Micros(received.value(i)),
+                via: ways.as_ref().and_then(|ways| Via::parse(ways.maybe(i)?.as_str())).unwrap_or(Via::File),
                 object_type: object_types.maybe(i),
                 object_id: object_ids.maybe(i),
                 person_hint: hints.maybe(i),
@@ -56,42 +59,42 @@ pub fn events(batch: &RecordBatch) -> Result<Vec<Logged>, ReplayError> {
     (0..batch.num_rows()).map(event).collect()
 }
 
-/// What tells an event from every other ([`Envelope::identity`]), and where it stood.
+/// What tells an event from every other ([`Envelope::identity`]) or names it ([`Envelope::name`]), and where it stood.
 pub type Identity = (Vec<u8>, Offset);
 
 /// The columns of `raw.events` that say it.
-pub const IDENTITY: [&str; 4] = ["source", "event_id", "digest", "log_offset"];
+pub const IDENTITY: [&str; 5] = ["source", "event_id", "type", "digest", "log_offset"];
 
-/// The identities of a batch with the columns [`IDENTITY`].
+/// The identities and names of a batch with the columns [`IDENTITY`].
 pub fn identities(batch: &RecordBatch) -> Result<Vec<Identity>, ReplayError> {
-    let (sources, ids) = (Texts::of(batch, "source")?, Texts::of(batch, "event_id")?);
-    let digests = Texts::of(batch, "digest")?;
-    identities_of(batch, &sources, &ids, |i| u64::from_str_radix(digests.text(i), 16).ok().map(Digest))
+    let (types, digests) = (Texts::of(batch, "type")?, Texts::of(batch, "digest")?);
+    let digest = |i| u64::from_str_radix(digests.text(i), 16).ok().map(Digest);
+    identities_of(batch, |i, _| Some((types.text(i), digest(i)?)))
 }
 
-/// The identities of rejected input, of a batch of `raw.quarantine` with `source`, `event_id` and `log_offset`. Events that
-/// only failed to become facts are in `raw.events` too, and are left out.
+/// Those of rejected input, of a batch of `raw.quarantine` with `source`, `event_id` and `log_offset`. Events that only
+/// failed to become facts are in `raw.events` too, and are left out.
 pub fn rejected_identities(batch: &RecordBatch) -> Result<Vec<Identity>, ReplayError> {
-    let (sources, ids) = (Texts::of(batch, "source")?, Texts::of(batch, "event_id")?);
-    identities_of(batch, &sources, &ids, |i| raw::rejected_digest(ids.text(i)))
+    identities_of(batch, |_, id| Some((raw::REJECTED, raw::rejected_digest(id)?)))
 }
 
-fn identities_of(
-    batch: &RecordBatch,
-    sources: &Texts<'_>,
-    ids: &Texts<'_>,
-    digest: impl Fn(usize) -> Option<Digest>,
+/// `says`: the type and the digest of the event in a row that has this id.
+fn identities_of<'a>(
+    batch: &'a RecordBatch,
+    says: impl Fn(usize, &str) -> Option<(&'a str, Digest)>,
 ) -> Result<Vec<Identity>, ReplayError> {
+    let (sources, ids) = (Texts::of(batch, "source")?, Texts::of(batch, "event_id")?);
     let offsets = batch.column_by_name("log_offset").and_then(|c| c.as_primitive_opt::<Int64Type>());
     let offsets = offsets.ok_or(ReplayError::Column("log_offset"))?;
     let mut all = Vec::with_capacity(batch.num_rows());
     for i in 0..batch.num_rows() {
-        let Some(digest) = digest(i) else { continue };
+        let Some((event_type, digest)) = says(i, ids.text(i)) else { continue };
         let bad =
             |column, value: &str| ReplayError::Value { offset: offsets.value(i), column, value: value.to_owned() };
         let source = sources.text(i).parse::<Source>().map_err(|_| bad("source", sources.text(i)))?;
-        let offset = u64::try_from(offsets.value(i)).map_err(|_| bad("log_offset", "a negative number"))?;
-        all.push((envelope::identity(source, ids.text(i), digest), Offset(offset)));
+        let offset = Offset(u64::try_from(offsets.value(i)).map_err(|_| bad("log_offset", "a negative number"))?);
+        all.push((envelope::identity(source, ids.text(i), digest), offset));
+        all.extend(envelope::name(source, ids.text(i), event_type).map(|name| (name, offset)));
     }
     Ok(all)
 }
@@ -140,6 +143,7 @@ mod tests {
             livemode: true,
             occurred_at: Micros(-5),
             received_at: Micros(7),
+            via: Via::Api,
             object_type: Some("event".to_owned()),
             object_id: None,
             person_hint: Some("01H".to_owned()),

@@ -131,6 +131,11 @@ impl Lake {
         true
     }
 
+    /// Why nothing more is written until a restart, where that is so.
+    pub fn broken(&self) -> Option<LakeError> {
+        self.0.fate.broken().map(|why| LakeError::Broken(why.to_owned()))
+    }
+
     /// How far `stage` has come in `table`, by the newest commit, published or not.
     pub fn position(&self, table: &str, stage: &str) -> Option<i64> {
         self.find(table)?.state()?.position(stage)

@@ -153,6 +153,19 @@ impl Folder {
         self.store.sync()
     }
 
+    /// Whether the same events could not be read here and there.
+    pub fn is_baffled_by_the_same(&self, other: &Folder) -> Result<bool, StoreError> {
+        let keys = |folder: &Folder| folder.undecodable.prefix(b"").map(|entry| entry.map(|(key, _)| key));
+        let (mut mine, mut theirs) = (keys(self), keys(other));
+        loop {
+            match (mine.next().transpose()?, theirs.next().transpose()?) {
+                (None, None) => return Ok(true),
+                (a, b) if a != b => return Ok(false),
+                _ => {}
+            }
+        }
+    }
+
     fn admit(
         &self,
         event: &Logged,

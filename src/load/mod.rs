@@ -26,7 +26,7 @@ use std::{
 pub use fold::Folder;
 pub use publish::fold_in;
 pub use rebuild::{Refolded, Until, refold};
-pub use recall::at_offsets;
+pub use recall::{at_offsets, events_of};
 
 use self::{
     commit::{Commit, Rooms},

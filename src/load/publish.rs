@@ -150,3 +150,30 @@ pub async fn fold_in(lake: &Lake, every: bool) -> Result<(), LoadError> {
     lake.publish();
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+
+    use super::*;
+
+    fn batch(column: ArrayRef) -> RecordBatch {
+        RecordBatch::try_from_iter([("x", column)]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn where_one_table_fails_the_others_still_come_to_their_end() {
+        let home = tempfile::tempdir().unwrap();
+        let lake = Lake::open(&home.path().join("lake")).await.unwrap();
+        let number = || batch(Arc::new(Int64Array::from(vec![1])));
+        let text = batch(Arc::new(StringArray::from(vec!["a"])));
+        let at = Position { stage: STAGE, version: 0 };
+        lake.append("core.a", text.schema(), &[], vec![text], at).await.unwrap();
+        let all = ["core.a", "core.b", "core.c", "core.d", "core.e", "core.f"];
+        let appends = Appends(all.map(|table| (table.to_owned(), vec![number()])).into_iter().collect());
+        appends.commit(&lake, Offset(7)).await.unwrap_err();
+        assert_eq!(all.map(|table| after(&lake, table)), [0, 7, 7, 7, 7, 7]);
+    }
+}

@@ -165,8 +165,18 @@ fn next_chunk(
 impl Loader {
     /// Puts what `refolded` holds in the place of `tables` (all where empty) and of the state behind them. It must be of
     /// all events that this loader has loaded, [settled](Loader::settle) before.
+    ///
+    /// State is of all tables. Where it knows events by now that could not be read before, all tables get what they say:
+    /// nothing else would ever bring it, since the state has it.
     pub async fn rebuild(&mut self, refolded: Refolded, tables: &[Table]) -> Result<u64, LoadError> {
         let snapshot = refolded.lake.snapshot();
+        let is_as_before = tokio::task::block_in_place(|| self.folder.is_baffled_by_the_same(&refolded.folder))?;
+        if !is_as_before && !tables.is_empty() {
+            tracing::warn!(
+                "events can be read that could not be before: all tables are made again, not only those named"
+            );
+        }
+        let tables = if is_as_before { tables } else { &[] };
         let mut rows = 0;
         // Until the mark is gone, a start finds the state half replaced and rebuilds again.
         let mut begin = self.store.batch();

@@ -5,6 +5,8 @@
 //! table holds, the identities of trimmed events go back into the log's index, and a rebuild makes tables and state from
 //! `raw.events`: folding new events over no state would make wrong rows.
 
+use std::ops::Range;
+
 use arrow::record_batch::RecordBatch;
 use datafusion::{
     execution::SendableRecordBatchStream,
@@ -18,7 +20,7 @@ use super::{
     unreadable,
 };
 use crate::{
-    base::{Logged, Offset},
+    base::{Logged, Offset, Source},
     facts::{
         Table,
         raw::{self, EVENTS, QUARANTINE},
@@ -46,7 +48,24 @@ pub async fn retried(lake: &Lake, events: &[Logged]) -> Result<Vec<Logged>, Load
 /// The events of `raw.events` at these offsets, as far as it has them.
 pub async fn at_offsets(snapshot: &Snapshot, offsets: &[Offset]) -> Result<Vec<Logged>, LoadError> {
     let offsets = offsets.iter().map(|o| lit(o.0 as i64)).collect();
-    let condition = col("log_offset").in_list(offsets, false);
+    events_where(snapshot, col("log_offset").in_list(offsets, false)).await
+}
+
+/// The events of `raw.events` that these sources brought, in a stretch of the log, in its order.
+pub async fn events_of(
+    snapshot: &Snapshot,
+    sources: impl IntoIterator<Item = Source>,
+    stretch: Range<Offset>,
+) -> Result<Vec<Logged>, LoadError> {
+    let sources = sources.into_iter().map(|source| lit(source.as_str())).collect();
+    let (from, to) = (lit(stretch.start.0 as i64), lit(stretch.end.0 as i64));
+    let stretch = col("log_offset").gt_eq(from).and(col("log_offset").lt(to));
+    let mut found = events_where(snapshot, col("source").in_list(sources, false).and(stretch)).await?;
+    found.sort_by_key(|event| event.offset);
+    Ok(found)
+}
+
+async fn events_where(snapshot: &Snapshot, condition: Expr) -> Result<Vec<Logged>, LoadError> {
     let Some(mut rows) = rows(snapshot, EVENTS, &[], Some(condition)).await? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     while let Some(batch) = rows.next().await {

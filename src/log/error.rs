@@ -25,7 +25,7 @@ pub enum LogError {
         path.display()
     )]
     Missing { path: PathBuf, from: Offset, last: Offset },
-    #[error("{}: written in format {found}, and this program reads format {known}: use a newer tillstream", path.display())]
+    #[error("{}: written in format {found}, and this program reads format {known}: use the tillstream that wrote it", path.display())]
     Format { path: PathBuf, found: u32, known: u32 },
     #[error("event {from} was trimmed from the log; the oldest kept is {start}: read from there")]
     Trimmed { from: Offset, start: Offset },

@@ -1,4 +1,5 @@
-//! Which identities the log holds, or ever held: exact, on disk, in the order in which the log has them.
+//! Which identities the log holds, or ever held: exact, on disk, in the order in which the log has them; and which names
+//! ([`Envelope::name`]), so that an event that its source delivers once more in another rendering is known.
 //!
 //! Written after the log's sync, with how far it goes in the same batch: so what it lacks is always a tail of the log,
 //! which is added at the next start. It is never ahead of the log; where it seems to be, the log has lost something.
@@ -18,8 +19,29 @@ use crate::{
 /// 10^-24.
 pub(super) type Key = [u8; 20];
 
-pub(super) fn key(envelope: &Envelope) -> Key {
-    key_of(&envelope.identity())
+/// The keys of one event.
+pub(super) struct Keys {
+    identity: Key,
+    name: Option<Key>,
+    /// It is sought by its name alone.
+    by_name: bool,
+}
+
+impl Keys {
+    pub fn of(envelope: &Envelope) -> Keys {
+        let name = envelope.name().map(|name| key_of(&name));
+        Keys { identity: key_of(&envelope.identity()), name, by_name: envelope.is_first_hand() }
+    }
+
+    /// The log holds the event if it has this.
+    pub fn sought(&self) -> Key {
+        self.name.filter(|_| self.by_name).unwrap_or(self.identity)
+    }
+
+    /// Under each of them it is found from now on.
+    pub fn all(&self) -> impl Iterator<Item = Key> + use<> {
+        [Some(self.identity), self.name].into_iter().flatten()
+    }
 }
 
 fn key_of(identity: &[u8]) -> Key {
@@ -90,7 +112,7 @@ impl Index {
         batch.commit()
     }
 
-    /// Adds identities of events that the log no longer holds and the index lost.
+    /// Adds identities and names of events that the log no longer holds and the index lost.
     pub fn restore(&self, identities: &[(Vec<u8>, Offset)]) -> Result<(), StoreError> {
         for some in identities.chunks(BATCH) {
             let mut batch = self.store.batch();

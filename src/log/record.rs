@@ -12,7 +12,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Digest, Envelope, Micros, Source};
+use crate::base::{Digest, Envelope, Micros, Source, Via};
 
 pub(super) const HEADER: usize = 24;
 /// Of one body. A length beyond it is damage, and is not waited for.
@@ -96,7 +96,7 @@ fn checksum(header: &[u8], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// An envelope without its payload. The order of the fields, and of the variants of `Source`, is the format.
+/// An envelope without its payload. The order of the fields, and of the variants of `Source` and `Via`, is the format.
 #[derive(Serialize, Deserialize)]
 struct Meta<'a> {
     source: Source,
@@ -116,6 +116,7 @@ struct Meta<'a> {
     #[serde(borrow)]
     person_hint: Option<&'a str>,
     digest: Digest,
+    via: Via,
 }
 
 /// Appends the body of `envelope` to `out`.
@@ -133,6 +134,7 @@ pub(super) fn encode(envelope: &Envelope, mut out: Vec<u8>) -> Result<Vec<u8>, p
         object_id: envelope.object_id.as_deref(),
         person_hint: envelope.person_hint.as_deref(),
         digest: envelope.digest,
+        via: envelope.via,
     };
     out = postcard::to_extend(&meta, out)?;
     out.extend_from_slice(&envelope.payload);
@@ -152,6 +154,7 @@ pub(super) fn decode(body: &Bytes) -> Result<Envelope, postcard::Error> {
         livemode: meta.livemode,
         occurred_at: meta.occurred_at,
         received_at: meta.received_at,
+        via: meta.via,
         object_type: own(meta.object_type),
         object_id: own(meta.object_id),
         person_hint: own(meta.person_hint),
@@ -191,6 +194,7 @@ mod tests {
                     livemode,
                     occurred_at: Micros(occurred_at),
                     received_at: Micros(received_at),
+                    via: if livemode { Via::Webhook } else { Via::File },
                     object_type,
                     object_id,
                     person_hint,

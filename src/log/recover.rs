@@ -15,13 +15,16 @@ use std::{
 use super::{
     disk::Disk,
     error::LogError,
-    index::{self, Covered, Index, Proof},
+    index::{Covered, Index, Keys, Proof},
     record::{self, MAGIC, Parsed},
     segment::{self, Extent, FILE_HEADER, Scan, Segment, Step},
     shared::Shared,
     writer::Active,
 };
-use crate::{base::Offset, store::sync_dir};
+use crate::{
+    base::{Logged, Offset},
+    store::sync_dir,
+};
 
 pub(super) struct Recovered {
     pub segments: Vec<Arc<Segment>>,
@@ -69,7 +72,11 @@ pub(super) fn catch_up(shared: &Shared, index: &Index) -> Result<(), LogError> {
         let segment = segments.partition_point(|s| s.first < next);
         let covered = Covered { end: next, segment: segments[segment.saturating_sub(1)].first };
         drop(segments);
-        index.add(events.iter().map(|e| (index::key(&e.envelope), e.offset.0)), covered)?;
+        let keys = |e: &Logged| {
+            let offset = e.offset.0;
+            Keys::of(&e.envelope).all().map(move |key| (key, offset))
+        };
+        index.add(events.iter().flat_map(keys), covered)?;
     }
 }
 

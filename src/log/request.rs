@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     Appended,
     error::AppendError,
-    index::{self, Key},
+    index::{Key, Keys},
     record::{self, MAX_BODY},
 };
 use crate::base::Envelope;
@@ -28,7 +28,7 @@ pub(super) struct Request {
 }
 
 struct Prepared {
-    key: Key,
+    keys: Keys,
     /// Where its body ends; it begins where the one before ends.
     end: usize,
 }
@@ -59,7 +59,7 @@ pub(super) fn prepare(envelopes: &[Envelope]) -> Result<(Request, oneshot::Recei
         if bytes > MAX_BODY {
             return Err(AppendError::TooLarge { event_id: envelope.event_id.clone(), bytes, limit: MAX_BODY });
         }
-        events.push(Prepared { key: index::key(envelope), end: bodies.len() });
+        events.push(Prepared { keys: Keys::of(envelope), end: bodies.len() });
     }
     let (answer, answered) = oneshot::channel();
     Ok((Request { events, bodies, answer, room: None }, answered))
@@ -75,16 +75,17 @@ impl Request {
         self.bodies.len() + OVERHEAD * (1 + self.events.len())
     }
 
-    pub fn keys(&self) -> impl Iterator<Item = Key> {
-        self.events.iter().map(|event| event.key)
+    /// What each event is sought by.
+    pub fn sought(&self) -> impl Iterator<Item = Key> {
+        self.events.iter().map(|event| event.keys.sought())
     }
 
-    /// Key and body of each event, in order.
-    pub fn events(&self) -> impl Iterator<Item = (Key, &[u8])> {
+    /// Keys and body of each event, in order.
+    pub fn events(&self) -> impl Iterator<Item = (&Keys, &[u8])> {
         let mut start = 0;
         self.events.iter().map(move |event| {
             let body = &self.bodies[std::mem::replace(&mut start, event.end)..event.end];
-            (event.key, body)
+            (&event.keys, body)
         })
     }
 

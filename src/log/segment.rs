@@ -27,7 +27,7 @@ use crate::{base::Offset, store::sync_dir};
 
 pub(super) const FILE_HEADER: u64 = 32;
 const MAGIC: &[u8; 8] = b"TILLSLOG";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// A reader that begins anywhere reads at most this much to find its place.
 const MARK_EVERY: u64 = 64 << 10;
 /// What is read at a time.

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{index::Index, *};
-use crate::base::{Digest, Micros, Source};
+use crate::base::{Digest, Micros, Source, Via};
 
 fn event(id: &str, payload: &str) -> Envelope {
     Envelope {
@@ -22,6 +22,7 @@ fn event(id: &str, payload: &str) -> Envelope {
         livemode: true,
         occurred_at: Micros(1_700_000_000_000_000),
         received_at: Micros(1_700_000_001_000_000),
+        via: Via::File,
         object_type: Some("charge".to_owned()),
         object_id: Some(format!("ch_{id}")),
         person_hint: None,
@@ -245,7 +246,7 @@ fn log_index(home: &Home) -> Index {
 }
 
 #[test]
-fn a_log_in_a_newer_format_is_refused_as_such() {
+fn a_log_in_another_format_is_refused_as_such() {
     let home = Home::new();
     drop(home.open().unwrap());
     let path = home.last_segment();
@@ -254,7 +255,7 @@ fn a_log_in_a_newer_format_is_refused_as_such() {
     let crc = crc32fast::hash(&bytes[..28]);
     bytes[28..32].copy_from_slice(&crc.to_le_bytes());
     fs::write(&path, bytes).unwrap();
-    assert!(matches!(home.open(), Err(LogError::Format { found: 9, known: 1, .. })));
+    assert!(matches!(home.open(), Err(LogError::Format { found: 9, known: 2, .. })));
 }
 
 #[test]

@@ -70,7 +70,7 @@ struct Group {
     bytes: Vec<u8>,
     /// Of each new event: where its record begins in `bytes`.
     starts: Vec<usize>,
-    /// Of each new event: its offset.
+    /// By each key of each new event: its offset.
     offsets: HashMap<Key, u64>,
     duplicates: u64,
 }
@@ -103,14 +103,14 @@ impl Writer {
 
     fn sort(&self, group: &mut Group, request: &Request) -> Result<Vec<Appended>, LogError> {
         let mut known = Vec::new();
-        for key in request.keys() {
+        for key in request.sought() {
             known.push(match group.offsets.get(&key) {
                 Some(offset) => Some(Offset(*offset)),
                 None => self.index.find(&key)?,
             });
         }
-        let answers = request.events().zip(known).map(|((key, body), known)| {
-            let known = known.or_else(|| group.offsets.get(&key).copied().map(Offset));
+        let answers = request.events().zip(known).map(|((keys, body), known)| {
+            let known = known.or_else(|| group.offsets.get(&keys.sought()).copied().map(Offset));
             if let Some(known) = known {
                 group.duplicates += 1;
                 return Appended::Duplicate(known);
@@ -119,7 +119,7 @@ impl Writer {
             let offset = self.active.next + place as u64;
             group.starts.push(group.bytes.len());
             record::write(&mut group.bytes, offset, place as u32, body);
-            group.offsets.insert(key, offset);
+            group.offsets.extend(keys.all().map(|key| (key, offset)));
             Appended::Stored(Offset(offset))
         });
         Ok(answers.collect())
@@ -234,7 +234,7 @@ impl Group {
     /// Nothing of it was stored. Who brought only duplicates of stored events is answered all the same.
     fn refuse(self, error: &AppendError) {
         for (request, answer) in self.requests {
-            let pending = request.keys().any(|key| self.offsets.contains_key(&key));
+            let pending = request.sought().any(|key| self.offsets.contains_key(&key));
             request.answer(if pending { Err(error.clone()) } else { Ok(answer) });
         }
     }

@@ -161,6 +161,11 @@ impl Instance {
         &self.log
     }
 
+    /// What only another start can mend, and what to see to before it: a sync failed, or state could not be written.
+    pub fn fault(&self) -> Option<OpsError> {
+        self.log.stopped().map(OpsError::from).or_else(|| self.lake.broken().map(OpsError::from))
+    }
+
     pub fn project(&self) -> &Project {
         &self.project
     }

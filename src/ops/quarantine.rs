@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Instance, OpsError};
 use crate::{
-    base::{Digest, Envelope, Logged, Micros, Offset, Progress, Source, progress::Silent},
+    base::{Digest, Envelope, Logged, Micros, Offset, Progress, Source, Via, progress::Silent},
     facts::{Decoder, raw},
     load::at_offsets,
     sources,
@@ -200,6 +200,7 @@ fn record(row: &WithPayload) -> Result<Envelope, String> {
         livemode: row.row.livemode,
         occurred_at: now,
         received_at: now,
+        via: Via::Own,
         object_type: Some("quarantine".to_owned()),
         object_id: Some(id.to_string()),
         person_hint: None,

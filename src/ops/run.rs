@@ -137,9 +137,17 @@ impl Instance {
         let time = || as_of.unwrap_or_else(Micros::now);
         let (session, at) = self.abreast(time()).await?;
         let evaluated = self.activator.evaluate(&session, at).await?;
-        // A look takes time, in which people pay and unsubscribe.
-        let (session, at) = self.abreast(time()).await?;
-        let dispatched = self.activator.dispatch(&session, at).await?;
+        // A look takes time, in which people pay and unsubscribe; so does sending.
+        let mut dispatched = Dispatched::default();
+        for _ in 0..LOOKS {
+            let (session, at) = self.abreast(time()).await?;
+            let few = self.activator.dispatch(&session, at).await?;
+            let go_on = few.more && !few.messages.is_empty();
+            dispatched.join(few);
+            if !go_on {
+                break;
+            }
+        }
         Ok((evaluated, dispatched))
     }
 
@@ -230,6 +238,9 @@ impl Instance {
         faults
     }
 }
+
+/// Looks at the facts in one activation, each for a few messages: others' work waits meanwhile, and so does a stop.
+const LOOKS: usize = 10;
 
 /// In `runs`: up to which offset the segments were looked at.
 const LOOKED: &[u8] = b"\0segments";

@@ -1,7 +1,8 @@
 //! Reading what strangers post: so much a request, so much at once, and not for long.
 //!
-//! What must hold: memory is taken for bytes that arrived, never for bytes that were announced, and all requests together
-//! take no more than a fixed part of it. Who sends slowly is cut off; who finds no room is told to come again.
+//! What must hold: memory is taken for bytes that arrived, never for bytes that were announced, and all requests of one
+//! source together take no more than a fixed part of it, so that none takes another's. Who sends slowly is cut off; who
+//! finds no room is told to come again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,8 +19,9 @@ use tokio::{
 
 use crate::sources::EVENT_LIMIT;
 
-/// Bytes of bodies that are held at once, waiting for the rest of them or for the log. The log's own queue is half of it.
-const ROOM: usize = 64 << 20;
+/// Bytes of one source's bodies that are held at once, waiting for the rest of them or for the log. The log's own queue is
+/// twice that.
+const ROOM: usize = 16 << 20;
 /// A megabyte in this time is what a bad mobile connection brings.
 const READ_TIME: Duration = Duration::from_secs(10);
 
@@ -27,8 +29,7 @@ const READ_TIME: Duration = Duration::from_secs(10);
 const LINGER_BYTES: usize = 8 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// Where bodies are read. Clones share the room.
-#[derive(Clone)]
+/// Where the bodies of one source are read.
 pub struct Inlet {
     room: Arc<Semaphore>,
 }

@@ -88,14 +88,15 @@ pub async fn serve(
     let commands = axum::serve(local, local::routes(app)).with_graceful_shutdown(stopped(stop.clone()));
     ready(address, &socket);
     let both = tokio::spawn(async { tokio::join!(http, commands.into_future()).1 });
-    // Webhooks must not be acknowledged for long when nothing loads them any more.
+    // Webhooks must not be acknowledged for long when nothing loads them any more, nor refused for ever.
     let worked = tokio::select! {
         _ = stop.wait_for(|s| *s) => None,
-        ended = &mut work => Some(ended),
+        ended = &mut work => Some(ServeError::Work(format!("{ended:?}"))),
+        fault = work::fault(&instance) => Some(fault.into()),
     };
-    if let Some(ended) = worked {
+    if let Some(error) = worked {
         drop(fs::remove_file(&socket));
-        return Err(ServeError::Work(format!("{ended:?}")));
+        return Err(error);
     }
     let served = tokio::time::timeout(GRACE, both).await;
     drop(fs::remove_file(&socket));

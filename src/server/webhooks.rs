@@ -26,7 +26,7 @@ use super::{
     listen::Peer,
 };
 use crate::{
-    base::{Envelope, Micros, Source},
+    base::{Envelope, Micros, Source, Via},
     config::{Aliyun, BaseUrl, Secret, Settings},
     log::{AppendError, Appended},
     sources::{KlaviyoVerifier, Signed, TwilioVerifier, Verifier, decode_or_keep, delivery},
@@ -38,7 +38,7 @@ const RETRY_AFTER: &str = "1";
 
 /// What receiving needs to know of each sender.
 pub struct Receivers {
-    pub inlet: Inlet,
+    inlets: [Inlet; Source::ALL.len()],
     stripe: Verifier,
     klaviyo: KlaviyoVerifier,
     twilio: TwilioVerifier,
@@ -51,7 +51,7 @@ pub struct Receivers {
 impl Receivers {
     pub fn new(settings: &Settings) -> Receivers {
         Receivers {
-            inlet: Inlet::new(),
+            inlets: Source::ALL.map(|_| Inlet::new()),
             stripe: Verifier::new(&settings.stripe.webhook_secrets, settings.stripe.tolerance_seconds),
             klaviyo: KlaviyoVerifier::new(settings.klaviyo.webhook_secret.as_ref()),
             twilio: TwilioVerifier::new(settings.twilio.auth_token.as_ref()),
@@ -59,6 +59,10 @@ impl Receivers {
             write_keys: settings.storefront.write_keys.clone(),
             public_url: settings.server.public_url.clone(),
         }
+    }
+
+    fn inlet(&self, source: Source) -> &Inlet {
+        &self.inlets[source as usize]
     }
 }
 
@@ -131,11 +135,12 @@ where
 {
     let (parts, body) = request.into_parts();
     // Holds its room until the log has answered.
-    let body = app.receivers.inlet.read(&parts.headers, body).await.map_err(Refusal::unread)?;
+    let body = app.receivers.inlet(source).read(&parts.headers, body).await.map_err(Refusal::unread)?;
     let envelopes = open(&parts, &body.bytes, Micros::now())?;
     if envelopes.is_empty() {
         return Ok(());
     }
+    let envelopes = envelopes.into_iter().map(|e| e.by(Via::Webhook)).collect();
     let outcomes = app.instance.log().offer(envelopes).await.map_err(|e| Refusal::unstored(&e))?;
     let count = |which: fn(&Appended) -> bool| outcomes.iter().filter(|o| which(o)).count() as u64;
     // What is with brokers is counted when it comes from there.

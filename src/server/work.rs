@@ -51,6 +51,16 @@ pub async fn go_on(instance: Arc<Instance>, stop: watch::Receiver<bool>) -> Resu
     Ok(())
 }
 
+/// Returns once there is a fault that only another start can mend. Who sends meanwhile is told to come again.
+pub async fn fault(instance: &Instance) -> OpsError {
+    loop {
+        if let Some(fault) = instance.fault() {
+            return fault;
+        }
+        sleep(LOOK).await;
+    }
+}
+
 /// Runs what is due, once the APIs were asked: who paid while nothing ran must not be reminded to.
 async fn run(instance: Arc<Instance>, mut stop: watch::Receiver<bool>, mut asked: mpsc::Receiver<Infallible>) {
     tokio::select! {

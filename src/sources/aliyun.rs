@@ -7,7 +7,7 @@ use chrono::{FixedOffset, NaiveDateTime, TimeZone};
 use serde_json::Value;
 
 use super::{Rejected, short, text};
-use crate::base::{Digest, Envelope, Micros, Source};
+use crate::base::{Digest, Envelope, Micros, Source, Via};
 
 /// Reports tell the time of China, which has one zone and no summer time.
 const CHINA_SECONDS: i32 = 8 * 3600;
@@ -36,6 +36,7 @@ pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Reje
         livemode: true,
         occurred_at: time.unwrap_or(received_at),
         received_at,
+        via: Via::File,
         object_type: Some("message".to_owned()),
         object_id: Some(biz_id),
         person_hint: None,

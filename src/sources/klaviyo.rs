@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::{Rejected, opaque, short, text};
-use crate::base::{Digest, Envelope, Micros, Source};
+use crate::base::{Digest, Envelope, Micros, Source, Via};
 
 /// The event type of a profile as it is now.
 const PROFILE_UPDATED: &str = "profile.updated";
@@ -49,6 +49,7 @@ pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Reje
         livemode: resource["livemode"].as_bool().unwrap_or(true),
         occurred_at: occurred_at.unwrap_or(received_at),
         received_at,
+        via: Via::File,
         person_hint: person.and_then(opaque),
         object_type: Some(kind),
         object_id: Some(id),

@@ -48,7 +48,8 @@ pub const ID_LIMIT: usize = 255;
 
 /// One event of a source, as the body of a webhook or a line of a file. An `Err` is kept by [`Rejected::envelope`].
 ///
-/// Not for orders, of which one is many rows: see [`orders`]. Our own records do not come in this way.
+/// As a file's, unless whoever received it says otherwise ([`Envelope::by`]). Not for orders, of which one is many rows: see
+/// [`orders`]. Our own records do not come in this way.
 pub fn decode(source: Source, body: &Bytes, received_at: Micros) -> Result<Envelope, Rejected> {
     if body.len() > EVENT_LIMIT {
         return Err(Rejected::TooLarge { bytes: body.len() as u64, kept: body.len() });

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use crate::base::{Digest, Envelope, Micros, Source};
+use crate::base::{Digest, Envelope, Micros, Source, Via};
 
 /// The event type of rejected input, whatever its source: it goes to raw.quarantine.
 pub const REJECTED: &str = "tillstream.rejected";
@@ -80,6 +80,7 @@ impl Rejected {
             livemode: false,
             occurred_at: received_at,
             received_at,
+            via: Via::File,
             object_type: None,
             object_id: None,
             person_hint: None,

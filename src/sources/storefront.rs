@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::{Rejected, opaque, short, text};
-use crate::base::{Digest, Envelope, Micros, Source};
+use crate::base::{Digest, Envelope, Micros, Source, Via};
 
 pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Rejected> {
     let message: Value = serde_json::from_str(text(body)?).map_err(|e| Rejected::from_json(&e))?;
@@ -44,6 +44,7 @@ pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Reje
         livemode: message.get("livemode").and_then(Value::as_bool).unwrap_or(true),
         occurred_at,
         received_at,
+        via: Via::File,
         object_type,
         object_id,
         person_hint,

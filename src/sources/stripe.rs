@@ -17,7 +17,7 @@ use super::{
     tap::{Data, Names},
     text,
 };
-use crate::base::{Digest, Envelope, Micros, Source};
+use crate::base::{Digest, Envelope, Micros, Source, Via};
 
 pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Rejected> {
     let text = text(body)?;
@@ -42,6 +42,7 @@ pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Reje
         livemode: matches!(event.livemode, Scalar::Bool(true)),
         occurred_at: event.created.time("created")?.unwrap_or(received_at),
         received_at,
+        via: Via::File,
         object_type: object,
         object_id: id,
         person_hint,

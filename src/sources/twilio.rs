@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Rejected, short, text};
-use crate::base::{Digest, Envelope, Micros, Source};
+use crate::base::{Digest, Envelope, Micros, Source, Via};
 
 pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Rejected> {
     let params: Value = serde_json::from_str(text(body)?).map_err(|e| Rejected::from_json(&e))?;
@@ -34,6 +34,7 @@ pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Reje
         livemode: true,
         occurred_at: received_at,
         received_at,
+        via: Via::File,
         object_type: Some("message".to_owned()),
         object_id: Some(sid),
         person_hint: None,

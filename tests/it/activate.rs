@@ -284,6 +284,52 @@ async fn consent_withdrawn_between_queue_and_send_is_heeded() {
 }
 
 #[tokio::test]
+async fn an_address_that_comes_within_an_hour_is_waited_for() {
+    let now = at(NOW);
+    for (later, wanted) in [(30 * MINUTE, 1), (2 * HOUR, 0)] {
+        let provider = Provider::start().await;
+        let mut shop = Shop::new(&provider);
+        let ann = Shop::new(&provider).person("ann", PHONE);
+        shop.agrees(&ann, "sms");
+        shop.cart(&ann, "c1", now.plus(-HOUR));
+        let run = shop.open(now).await;
+        assert_eq!(queued(&run.evaluate(now).await), 0, "nobody knows how to reach her");
+        run.close();
+        assert_eq!(shop.person("ann", PHONE), ann);
+        let run = shop.open(now).await;
+        assert_eq!(queued(&run.evaluate(now.plus(later)).await), wanted, "{later}");
+    }
+}
+
+#[tokio::test]
+async fn a_yes_that_klaviyo_has_and_we_not_yet_is_waited_for_until_the_next_look() {
+    let now = at(NOW);
+    for agrees in [false, true] {
+        let provider = Provider::start().await;
+        let mut shop = Shop::new(&provider);
+        let ann = shop.person("ann", PHONE);
+        shop.cart(&ann, "c1", now.plus(-HOUR));
+        let run = shop.open(now).await;
+        run.activator.consent_was_seen(now.plus(-MINUTE)).unwrap();
+        assert_eq!(queued(&run.evaluate(now).await), 1);
+        run.dispatch(now).await;
+        assert_eq!(run.only_message().state, State::Queued);
+        run.close();
+        if agrees {
+            shop.agrees_by(&ann, "sms", "klaviyo");
+        }
+        let next = now.plus(2 * MINUTE);
+        let run = shop.open(next).await;
+        run.activator.consent_was_seen(now.plus(MINUTE)).unwrap();
+        run.dispatch(next).await;
+        let message = run.only_message();
+        assert_eq!(message.state, if agrees { State::Sent } else { State::Skipped });
+        let never = (!agrees).then_some("never agreed to marketing by SMS");
+        assert_eq!(message.reason.as_deref(), never);
+    }
+}
+
+#[tokio::test]
 async fn a_cart_paid_between_queue_and_send_is_not_reminded_of() {
     let provider = Provider::start().await;
     let mut shop = Shop::new(&provider);

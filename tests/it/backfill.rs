@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use self::provider::{Fault, KEY, Provider};
-use crate::support::{Serving, Till, text, wait};
+use crate::support::{Serving, Till, post, signature, text, wait};
 
 const EVENTS: &str = "/v1/events";
 const DAY: i64 = 86_400;
@@ -203,6 +203,23 @@ fn an_event_that_its_endpoint_got_in_another_version_is_one_event() {
     till.json(&["ingest", "stripe", file.to_str().unwrap()]);
     till.json(&["backfill", "stripe"]);
     assert_eq!(held(&till), provider.ids(EVENTS));
+
+    // And where the API was the first to tell of it, and after the state was lost.
+    let till = till.set("STRIPE__WEBHOOK_SECRETS", "whsec_1");
+    let mut late = event(2);
+    late["data"]["object"]["default_source"] = json!("card_1");
+    for lost in [false, true] {
+        if lost {
+            std::fs::remove_dir_all(till.data().join("state")).unwrap();
+        }
+        let serving = Serving::start(&till);
+        for told in [&late, &pinned] {
+            let told = told.to_string();
+            assert_eq!(post(&serving, &told, &signature("whsec_1", &told)), 200);
+        }
+        drop(serving);
+        assert_eq!(held(&till), provider.ids(EVENTS));
+    }
 }
 
 /// A sale of 200 days ago that List Events has long forgotten, and of which it shows that a part was paid back.
@@ -436,6 +453,48 @@ fn serve_asks_for_what_nothing_brought_and_commands_are_its_clients() {
     drop(serving);
     assert_eq!(till.json(&["backfill", "stripe", "--check"])["missing"], 0);
     drop(provider);
+}
+
+/// A payment that failed for want of money an hour ago, and the same paid ten minutes ago.
+fn declined_and_paid() -> ([Value; 2], Value) {
+    let (then, lately) = (now() - 3600, now() - 600);
+    let event = |id: &str, kind: &str, at: i64, object: &Value| json!({"id": id, "object": "event", "type": kind, "created": at, "livemode": true, "data": {"object": object}});
+    let mut intent = json!({"id": "pi_1", "object": "payment_intent", "amount": 5000, "amount_received": 0,
+        "created": then, "currency": "usd", "customer": "cus_1", "livemode": true, "status": "requires_payment_method"});
+    let charge = json!({"id": "ch_1", "object": "charge", "amount": 5000, "created": then, "currency": "usd",
+        "customer": "cus_1", "livemode": true, "paid": false, "payment_intent": "pi_1", "status": "failed",
+        "failure_code": "card_declined", "billing_details": {"email": "ann@example.com"},
+        "outcome": {"type": "issuer_declined", "reason": "insufficient_funds", "network_status": "declined_by_network"},
+        "payment_method_details": {"type": "card", "card": {"brand": "visa", "country": "US"}}});
+    let declined = [
+        event("evt_1", "charge.failed", then, &charge),
+        event("evt_2", "payment_intent.payment_failed", then, &intent),
+    ];
+    (intent["status"], intent["amount_received"]) = (json!("succeeded"), json!(5000));
+    (declined, event("evt_3", "payment_intent.succeeded", lately, &intent))
+}
+
+#[test]
+fn who_paid_while_nothing_ran_is_no_member_however_late_the_api_answers() {
+    let (declined, paid) = declined_and_paid();
+    for asked in [false, true] {
+        let provider = Provider::start().with(EVENTS, [paid.clone()]);
+        provider.book().pace = Duration::from_secs(5);
+        let till = if asked { till(&provider) } else { Till::new() };
+        let file = till.write("declined.ndjson", declined.each_ref().map(Value::to_string).join("\n"));
+        till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+        let serving = Serving::start(&till);
+        let members = || till.count("segments.memberships WHERE segment = 'payment_recoverable'");
+        if asked {
+            let paid = "core.payment_intents WHERE status = 'succeeded'";
+            wait("the API has answered", Duration::from_secs(30), || till.count(paid) == 1);
+            std::thread::sleep(Duration::from_secs(3));
+            assert_eq!(members(), 0);
+        } else {
+            wait("the segments are looked at", Duration::from_secs(30), || members() == 1);
+        }
+        drop(serving);
+    }
 }
 
 const HELLO: &str = r#"

@@ -164,11 +164,12 @@ fn move_times(value: &mut serde_json::Value, shift: i64) {
     }
 }
 
-/// A privacy key, and the Stripe events of a small shop whose last day is today.
-pub fn shop() -> (Till, PathBuf, PathBuf) {
+/// A privacy key, and the Stripe events of a shop whose last day is today.
+pub fn shop(customers: u32) -> (Till, PathBuf, PathBuf) {
     let shop = Till::new();
     let key = shop.write("key", [9u8; 32]);
-    let args = ["--customers", "150", "--days", "12", "--sources", "stripe", "--out", "raw.ndjson"];
+    let customers = customers.to_string();
+    let args = ["--customers", &customers, "--days", "12", "--sources", "stripe", "--out", "raw.ndjson"];
     shop.run(&[&["--quiet", "generate"], &args[..]].concat());
     let events = shift_to_now(&fs::read_to_string(shop.path("raw.ndjson")).unwrap());
     let file = shop.write("stripe.ndjson", events);
@@ -203,7 +204,7 @@ pub fn nothing_lost_nothing_doubled(till: &Till, expected: &[String], provider: 
 
 #[test]
 fn killed_anywhere_and_started_again_it_is_as_if_nothing_had_happened() {
-    let (_shop, key, file) = shop();
+    let (_shop, key, file) = shop(150);
     let file = file.to_str().unwrap();
 
     let clean = Till::with_key(&key);
@@ -257,69 +258,103 @@ fn killed_anywhere_and_started_again_it_is_as_if_nothing_had_happened() {
 
 pub const SECRET: &str = "whsec_of_the_tests";
 
-/// Posts what `next` gives until there is no more or the server is gone; notes what was acknowledged.
-fn post_until_it_dies(address: &str, next: &AtomicUsize, events: &[&str], acknowledged: &Mutex<BTreeSet<usize>>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let client = reqwest::Client::new();
-        let url = format!("http://{address}/webhooks/stripe");
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(event) = events.get(index) else { return };
-            let request =
-                client.post(&url).header("Stripe-Signature", signature(SECRET, event)).body((*event).to_owned());
-            match request.send().await {
-                Ok(answer) => {
-                    assert_eq!(answer.status().as_u16(), 200);
-                    acknowledged.lock().unwrap().insert(index);
+/// A sender's events, and what became of them: what was not acknowledged is sent again, and now and then what was.
+struct Load<'a> {
+    events: Vec<&'a str>,
+    acknowledged: Mutex<BTreeSet<usize>>,
+}
+
+/// Between two posts of one sender: a shop's events do not come all at once, and a kill is to fall between them.
+const PACE: Duration = Duration::from_millis(10);
+
+impl Load<'_> {
+    /// Posts new events before `end`, among old ones, until the server is gone.
+    fn post_until_it_dies(&self, address: &str, next: &AtomicUsize, end: usize, seed: u64) {
+        let mut dice = Dice(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = reqwest::Client::new();
+            let url = format!("http://{address}/webhooks/stripe");
+            loop {
+                let newest = next.load(Ordering::Relaxed);
+                let index = if newest < end && (newest == 0 || dice.next() < 0.4) {
+                    next.fetch_add(1, Ordering::Relaxed)
+                } else {
+                    (newest as f64 * dice.next()) as usize
+                };
+                let event = self.events[index.min(self.events.len() - 1)];
+                let request = client.post(&url).header("Stripe-Signature", signature(SECRET, event));
+                match request.body(event.to_owned()).send().await {
+                    Ok(answer) => {
+                        assert_eq!(answer.status().as_u16(), 200);
+                        self.acknowledged.lock().unwrap().insert(index.min(self.events.len() - 1));
+                    }
+                    Err(_) => return,
                 }
-                Err(_) => return,
+                tokio::time::sleep(PACE).await;
             }
-        }
-    });
+        });
+    }
+
+    fn first_unacknowledged(&self) -> usize {
+        let acknowledged = self.acknowledged.lock().unwrap();
+        (0..).find(|i| !acknowledged.contains(i)).unwrap()
+    }
 }
 
 #[test]
 fn a_server_killed_under_load_keeps_what_it_acknowledged_and_texts_nobody_twice() {
-    let (_shop, key, file) = shop();
+    let began = Instant::now();
+    let rounds = kills() / 2;
+    let (_shop, key, file) = shop(150 * rounds.div_ceil(10));
     let text = fs::read_to_string(&file).unwrap();
-    let events: Vec<&str> = text.lines().collect();
+    let load = Load { events: text.lines().collect(), acknowledged: Mutex::default() };
     let clean = Till::with_key(&key);
     clean.run(&["--quiet", "ingest", "stripe", file.to_str().unwrap()]);
     let expected = clean.facts();
 
     let provider = Provider::start();
     let till = sending(Till::with_key(&key), &provider).set("STRIPE__WEBHOOK_SECRETS", SECRET);
-    let acknowledged = Mutex::new(BTreeSet::new());
-    let rounds = kills() / 2;
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
     for round in 0..rounds {
-        // Each round begins with what the last was cut off in, as a sender that got no answer does.
-        let share = events.len() * round as usize / rounds as usize;
-        let next = AtomicUsize::new(share);
+        let end = load.events.len() * (round + 1) as usize / rounds as usize;
+        let next = AtomicUsize::new(load.first_unacknowledged());
         let mut serving = Serving::start(&till);
         thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| post_until_it_dies(&serving.address, &next, &events, &acknowledged));
+            for sender in 0..4 {
+                let (load, address, next) = (&load, &serving.address, &next);
+                scope.spawn(move || load.post_until_it_dies(address, next, end, u64::from(round * 4 + sender)));
             }
-            thread::sleep(Duration::from_millis(300 + (dice.next() * 2_500.0) as u64));
+            // In every fourth round at about the time of a commit to the tables, else anywhere.
+            let (least, more) = if round % 4 == 3 { (4_600, 1_400.0) } else { (100, 2_700.0) };
+            thread::sleep(Duration::from_millis(least + (dice.next() * more) as u64));
             // By its id: the posting threads hold the server's address.
             Command::new("kill").args(["-9", &serving.child.id().to_string()]).status().unwrap();
         });
         serving.child.wait().unwrap();
     }
-    let acknowledged = acknowledged.into_inner().unwrap();
+    let acknowledged = load.acknowledged.into_inner().unwrap();
     assert!(acknowledged.len() > rounds as usize, "{} events were acknowledged", acknowledged.len());
     let held: BTreeSet<String> = till
         .sql("SELECT event_id FROM raw.events WHERE source = 'stripe'")
         .iter()
         .map(|row| row["event_id"].as_str().unwrap().to_owned())
         .collect();
-    for index in acknowledged {
-        let event: serde_json::Value = serde_json::from_str(events[index]).unwrap();
+    for index in &acknowledged {
+        let event: serde_json::Value = serde_json::from_str(load.events[*index]).unwrap();
         assert!(held.contains(event["id"].as_str().unwrap()), "{} was acknowledged", event["id"]);
     }
+    let commits = till.count("ops.loads");
     till.run(&["--quiet", "ingest", "stripe", file.to_str().unwrap()]);
     till.run(&["--quiet", "run"]);
     nothing_lost_nothing_doubled(&till, &expected, &provider);
+    println!(
+        "{rounds} kills in {:.0} s: {} of {} events acknowledged before the last, {commits} commits, {} messages, {} rows \
+         as in a clean run",
+        began.elapsed().as_secs_f64(),
+        acknowledged.len(),
+        load.events.len(),
+        provider.taken().len(),
+        expected.len()
+    );
 }

@@ -104,7 +104,7 @@ fn added(number: usize) -> (String, String) {
 
 #[test]
 fn brokers_stop_start_and_change_leaders_and_the_tables_are_as_if_they_had_not() {
-    let (_shop, key, file) = shop();
+    let (_shop, key, file) = shop(150);
     let text = fs::read_to_string(&file).unwrap();
     let events: Vec<&str> = text.lines().collect();
     let clean = Till::with_key(&key);
@@ -133,7 +133,7 @@ fn brokers_stop_start_and_change_leaders_and_the_tables_are_as_if_they_had_not()
 
 #[test]
 fn two_directories_follow_one_log_through_a_kill_and_a_pause_and_text_nobody_twice() {
-    let (_shop, key, file) = shop();
+    let (_shop, key, file) = shop(150);
     let text = fs::read_to_string(&file).unwrap();
     let events: Vec<&str> = text.lines().collect();
     let clean = Till::with_key(&key);
@@ -232,7 +232,7 @@ fn a_merchants_topic_comes_into_an_embedded_log_and_what_is_no_event_says_where_
 
 #[test]
 fn a_directory_follows_on_from_where_its_tables_are_and_ingests_as_without_brokers() {
-    let (_shop, key, file) = shop();
+    let (_shop, key, file) = shop(150);
     let file = file.to_str().unwrap();
     let clean = Till::with_key(&key);
     let once = clean.json(&["ingest", "stripe", file]);

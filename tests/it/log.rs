@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use tillstream::{
-    base::{Digest, Envelope, Logged, Micros, Offset, Source},
+    base::{Digest, Envelope, Logged, Micros, Offset, Source, Via},
     log::{Appended, EventLog, LogError, Options},
     store::Store,
 };
@@ -30,6 +30,7 @@ fn event(id: &str, bytes: usize) -> Envelope {
         livemode: false,
         occurred_at: Micros(1_700_000_000_000_000),
         received_at: Micros::now(),
+        via: Via::File,
         object_type: Some("payment_intent".to_owned()),
         object_id: Some(format!("pi_{id}")),
         person_hint: Some("cus_1".to_owned()),
@@ -118,6 +119,31 @@ async fn duplicates_are_found_in_a_group_across_groups_and_after_a_start() {
     let log = open(data.path(), Options::default()).unwrap();
     assert_eq!(log.append(vec![b, a]).await.unwrap(), [duplicate(1), duplicate(0)]);
     assert_eq!(log.end(), Offset(4));
+}
+
+#[tokio::test]
+async fn an_event_that_its_source_delivers_in_another_rendering_is_known_and_files_tell_by_what_it_says() {
+    let stored = |o| Appended::Stored(Offset(o));
+    let duplicate = |o| Appended::Duplicate(Offset(o));
+    let told = |id: &str, digest: u64, via: Via| Envelope { digest: Digest(digest), ..event(id, 10) }.by(via);
+    for (first, second) in [(Via::Webhook, Via::Api), (Via::Api, Via::Webhook), (Via::File, Via::Api)] {
+        let data = tempfile::tempdir().unwrap();
+        let log = open(data.path(), Options::default()).unwrap();
+        let both = vec![told("a", 1, first), told("a", 2, second), told("b", 1, first)];
+        assert_eq!(log.append(both).await.unwrap(), [stored(0), duplicate(0), stored(1)], "{first:?} {second:?}");
+        assert_eq!(log.offer(vec![told("b", 2, second)]).await.unwrap(), [duplicate(1)]);
+        assert_eq!(log.append(vec![told("b", 1, Via::File)]).await.unwrap(), [duplicate(1)]);
+        assert_eq!(log.append(vec![told("a", 2, Via::File)]).await.unwrap(), [stored(2)], "an export reuses ids");
+        let announced = Envelope { event_type: "v1.payment_intent.succeeded".to_owned(), ..told("b", 3, second) };
+        assert_eq!(log.append(vec![announced]).await.unwrap(), [stored(3)], "a thin event takes nothing's place");
+        let profile = |digest| Envelope { source: Source::Klaviyo, ..told("p", digest, Via::Api) };
+        let answers = log.append(vec![profile(1), profile(2)]).await.unwrap();
+        assert_eq!(answers, [stored(4), stored(5)], "an object's id is not an event's");
+        drop(log);
+        fs::remove_dir_all(data.path().join("state")).unwrap();
+        let log = open(data.path(), Options::default()).unwrap();
+        assert_eq!(log.append(vec![told("b", 9, second)]).await.unwrap(), [duplicate(1)], "known from the log");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use serde_json::json;
 
-use crate::support::{Serving, Till, signature, wait};
+use crate::support::{Serving, Till, post, signature, wait};
 
 const SECRET: &str = "whsec_of_the_tests";
 
@@ -16,10 +16,6 @@ fn customer(id: &str) -> String {
             "email": format!("{id}@example.com"), "livemode": true}}
     })
     .to_string()
-}
-
-fn post(serving: &Serving, body: String, signature: &str) -> u16 {
-    serving.post("/webhooks/stripe", &body, signature)
 }
 
 fn get(serving: &Serving, path: &str, token: Option<&str>) -> (u16, String) {
@@ -49,7 +45,7 @@ fn a_signed_webhook_is_in_an_answer_within_two_seconds() {
     assert_eq!(till.count("core.customers"), 0);
     let body = customer("quick");
     let signed = signature(SECRET, &body);
-    assert_eq!(post(&serving, body, &signed), 200);
+    assert_eq!(post(&serving, &body, &signed), 200);
     wait("the webhook is in an answer", Duration::from_secs(2), || till.count("core.customers") == 1);
     let rows = till.sql("SELECT customer_id, livemode FROM core.customers");
     assert_eq!(rows[0], json!({"customer_id": "cus_quick", "livemode": true}));
@@ -60,10 +56,10 @@ fn a_wrong_signature_leaves_no_trace_but_a_counter() {
     let till = till();
     let serving = Serving::start(&till);
     let body = customer("forged");
-    assert_eq!(post(&serving, body.clone(), &signature("whsec_of_a_thief", &body)), 400);
-    assert_eq!(post(&serving, body.clone(), ""), 400);
-    assert_eq!(post(&serving, body.clone() + " ", &signature(SECRET, &body)), 400);
-    assert_eq!(post(&serving, "x".repeat(2 << 20), &signature(SECRET, "x")), 413);
+    assert_eq!(post(&serving, &body, &signature("whsec_of_a_thief", &body)), 400);
+    assert_eq!(post(&serving, &body, ""), 400);
+    assert_eq!(post(&serving, &(body.clone() + " "), &signature(SECRET, &body)), 400);
+    assert_eq!(post(&serving, &"x".repeat(2 << 20), &signature(SECRET, "x")), 413);
     thread::sleep(Duration::from_millis(700));
     assert_eq!((till.count("raw.events"), till.count("raw.quarantine")), (0, 0));
     let (_, metrics) = get(&serving, "/metrics", Some(&serving.token));
@@ -81,10 +77,8 @@ fn one_event_posted_fifty_times_at_once_is_stored_once() {
             .map(|i| {
                 // Each delivery counts differently how many endpoints still wait.
                 let body = body.replace("\"pending_webhooks\":1", &format!("\"pending_webhooks\":{i}"));
-                scope.spawn(|| {
-                    let signed = signature(SECRET, &body);
-                    post(&serving, body, &signed)
-                })
+                let serving = &serving;
+                scope.spawn(move || post(serving, &body, &signature(SECRET, &body)))
             })
             .collect();
         posts.into_iter().map(|p| p.join().unwrap()).collect()
@@ -100,7 +94,7 @@ fn a_verified_body_that_is_no_event_is_kept_and_answered() {
     let serving = Serving::start(&till);
     let body = "{\"id\": \"evt_1\", ".to_owned();
     let signed = signature(SECRET, &body);
-    assert_eq!(post(&serving, body, &signed), 200);
+    assert_eq!(post(&serving, &body, &signed), 200);
     wait("it is in quarantine", Duration::from_secs(5), || till.count("raw.quarantine") == 1);
     assert_eq!(till.count("raw.events"), 0);
 }
@@ -111,7 +105,7 @@ fn a_delivery_says_how_far_it_came_and_when() {
     let serving = Serving::start(&till);
     let send = |body: String| {
         let signed = signature(SECRET, &body);
-        assert_eq!(post(&serving, body, &signed), 200);
+        assert_eq!(post(&serving, &body, &signed), 200);
     };
     send(customer("good"));
     send("{\"id\": \"evt_cut\", ".to_owned());
@@ -166,6 +160,11 @@ fn a_delivery_says_how_far_it_came_and_when() {
     {
         assert!(doctor.contains(told), "{told} is not in\n{doctor}");
     }
+    // What a file brought is no delivery.
+    let file = till.write("file.ndjson", format!("{}\n{{\"id\": \"evt_torn\", \n", customer("of_a_file")));
+    assert_eq!(till.json(&["ingest", "stripe", file.to_str().unwrap()])["accepted"], 1);
+    wait("the file is seen", Duration::from_secs(5), || till.count("raw.events") == 3);
+    assert_eq!(statuses().len(), 3);
 }
 
 #[test]

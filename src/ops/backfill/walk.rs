@@ -1,8 +1,6 @@
 //! Through an API's lists, page by page, into the log.
 //!
-//! The log finds what it holds by identity. Events of Stripe are also left out where `raw.events` has their id: an
-//! endpoint that is pinned to an API version gets another rendering of an event than the list shows, and one event must
-//! not be two.
+//! The log finds what it holds, in whatever rendering it came. A comparison asks `raw.events`, by id.
 
 use std::collections::HashSet;
 
@@ -106,13 +104,11 @@ impl Walk<'_> {
         walked.counts.read += items.len() as u64;
         walked.counts.bytes += items.iter().map(|e| e.payload.len() as u64).sum::<u64>();
         let source = self.api.source();
-        if list == List::StripeEvents || self.purpose == Purpose::Compare {
+        if self.purpose == Purpose::Compare {
             let held = self.instance.held(&items).await?;
             let all = items.len();
             items.retain(|e| !held.contains(&e.event_id));
             walked.counts.duplicates += (all - items.len()) as u64;
-        }
-        if self.purpose == Purpose::Compare {
             // What is no event was set aside, if it came, and is in no table by its id.
             items.retain(|e| e.event_type != REJECTED);
             walked.missing += items.len() as u64;

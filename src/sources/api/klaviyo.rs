@@ -262,6 +262,7 @@ fn cursor(address: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Via;
 
     const NOW: Micros = Micros(1_800_000_000_000_000);
 
@@ -288,7 +289,7 @@ mod tests {
             let own = event(n);
             let line = format!(r#"{},"included":[{metric},{}]}}"#, own.strip_suffix('}').unwrap(), profile(n));
             let of_file = crate::sources::decode(Source::Klaviyo, &bytes::Bytes::from(line), NOW).unwrap();
-            assert_eq!(page.envelopes[n as usize - 1], of_file);
+            assert_eq!(page.envelopes[n as usize - 1], of_file.clone().by(Via::Api));
             assert_eq!(of_file.event_type, "Opened Email");
         }
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{klaviyo::KlaviyoApi, stripe::StripeApi};
 use super::decode_or_keep;
 use crate::{
-    base::{Backoff, Envelope, Micros, Source},
+    base::{Backoff, Envelope, Micros, Source, Via},
     net::{self, Client, NetError, Outcome, Request, Response},
 };
 
@@ -199,7 +199,7 @@ async fn ask(client: &Client, provider: &'static str, request: &Request) -> Resu
 
 /// One item of a page. What cannot be an event is kept with its reason, as everywhere.
 fn envelope(source: Source, item: Vec<u8>, received_at: Micros) -> Envelope {
-    decode_or_keep(source, &item.into(), received_at)
+    decode_or_keep(source, &item.into(), received_at).by(Via::Api)
 }
 
 /// With a query, encoded.

@@ -278,7 +278,7 @@ fn date(text: &str) -> Option<Micros> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::time::HOUR;
+    use crate::base::{Via, time::HOUR};
 
     const NOW: Micros = Micros(1_800_000_000_000_000);
 
@@ -292,7 +292,7 @@ mod tests {
         let body = format!(r#"{{"object":"list","data":[{event}],"has_more":true}}"#);
         let page = page(List::StripeEvents, &body).unwrap();
         let webhook = crate::sources::decode(Source::Stripe, &bytes::Bytes::from(event), NOW).unwrap();
-        assert_eq!(page.envelopes, [webhook]);
+        assert_eq!(page.envelopes, [webhook.by(Via::Api)]);
         assert_eq!((page.next.as_deref(), page.reached), (Some("evt_1"), Some(Micros(5_000_000))));
     }
 

@@ -19,8 +19,15 @@ pub use self::{
 /// of empty values would be half a million.
 const MOST: usize = 2_500;
 
+/// Bytes that what a request says once comes to when each of its events says it: a megabyte for thousands of events would
+/// be gigabytes.
+const MOST_SHARED: usize = 8 << 20;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the request holds more than {MOST} events: send them in smaller ones")]
+#[error(
+    "the request holds more than {MOST} events, or says too much of all of them ({} MiB in all): send smaller ones",
+    MOST_SHARED >> 20
+)]
 pub struct TooMany;
 
 /// `events`, if they are not too many for one request.

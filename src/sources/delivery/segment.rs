@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, str::FromStr};
 use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{TooMany, few};
+use super::{MOST_SHARED, TooMany, few};
 use crate::{
     base::{Envelope, Micros, Source},
     sources::{Rejected, decode_or_keep},
@@ -88,7 +88,12 @@ impl Collected {
                 Ok(message) => decode(&written(shared(message, &fields))),
                 Err(error) => keep(&Rejected::from_json(&error), raw.get().as_bytes()),
             };
-            return Ok(few(messages)?.into_iter().map(message).collect());
+            let messages = few(messages)?;
+            let said_once: usize = SHARED.iter().filter_map(|name| fields.get(*name)).map(|v| v.get().len()).sum();
+            if said_once.saturating_mul(messages.len()) > MOST_SHARED {
+                return Err(TooMany);
+            }
+            return Ok(messages.into_iter().map(message).collect());
         };
         let mut message = fields;
         if let Ok(kind) = to_raw_value(kind) {
@@ -98,16 +103,20 @@ impl Collected {
     }
 }
 
+/// What a batch says of all its messages.
+const SHARED: [&str; 2] = ["sentAt", "context"];
+
 /// The message with what its batch says of all: the context where it has none of its own on a matter, the time of sending.
 fn shared(mut message: Fields, batch: &Fields) -> Fields {
-    if let Some(sent_at) = batch.get("sentAt") {
-        message.entry("sentAt".to_owned()).or_insert_with(|| sent_at.clone());
+    let [sent_at, context] = SHARED;
+    if let Some(time) = batch.get(sent_at) {
+        message.entry(sent_at.to_owned()).or_insert_with(|| time.clone());
     }
-    let context = |of: &Fields| of.get("context").and_then(|c| serde_json::from_str::<Fields>(c.get()).ok());
-    if let Some(mut merged) = context(batch) {
-        merged.extend(context(&message).unwrap_or_default());
+    let of = |fields: &Fields| fields.get(context).and_then(|c| serde_json::from_str::<Fields>(c.get()).ok());
+    if let Some(mut merged) = of(batch) {
+        merged.extend(of(&message).unwrap_or_default());
         if let Ok(merged) = to_raw_value(&merged) {
-            message.insert("context".to_owned(), merged);
+            message.insert(context.to_owned(), merged);
         }
     }
     message
@@ -192,6 +201,20 @@ mod tests {
         assert_eq!((read(r#"{"writeKey":7}"#), read("{")), (None, None));
         let many = format!("{{\"batch\":[{}0]}}", "0,".repeat(2_500));
         assert_eq!(Collected::read(Call::Batch, Bytes::from(many)).envelopes(Micros(1)), Err(TooMany));
+    }
+
+    #[test]
+    fn a_batch_that_says_a_lot_of_many_is_refused_before_it_is_spread() {
+        let read = |bytes: usize, messages: usize, field: &str| {
+            let batch = vec!["{}"; messages].join(",");
+            let body = format!(r#"{{"{field}":{{"a":"{}"}},"batch":[{batch}]}}"#, "x".repeat(bytes));
+            Collected::read(Call::Batch, Bytes::from(body)).envelopes(Micros(1)).map(|all| all.len())
+        };
+        for field in SHARED {
+            assert_eq!(read(900_000, 2_500, field), Err(TooMany), "{field}");
+            assert_eq!(read(3_000, 2_500, field), Ok(2_500), "{field}");
+            assert_eq!(read(900_000, 5, field), Ok(5), "{field}");
+        }
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use super::{
     gather::{Names, Row},
 };
 use crate::{
-    base::{Currency, Digest, Envelope, Micros, Source},
+    base::{Currency, Digest, Envelope, Micros, Source, Via},
     sources::{opaque, rejected::Rejected},
 };
 
@@ -164,6 +164,7 @@ impl Invoice {
             livemode: true,
             occurred_at: at,
             received_at,
+            via: Via::File,
             object_type: Some("order".to_owned()),
             object_id: Some(self.order.clone()),
             person_hint: self.customer.as_deref().and_then(opaque),

@@ -1,14 +1,24 @@
 //! What providers say of their own accord: receipts move messages on, and a STOP is heard before anything more is sent.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::json;
 use tillstream::{
-    activate::{Message, State},
+    activate::{
+        Medium, Message, State,
+        channel::{Answer, Channel, Parcel, Sent},
+    },
     base::{
-        PersonId,
+        PersonId, Source,
         time::{DAY, HOUR, MINUTE, SECOND},
     },
+    sources,
 };
 
 use super::{
@@ -94,6 +104,64 @@ async fn a_receipt_that_came_while_nobody_ran_is_heard_at_the_next_start_and_onc
     run.dispatch(now.plus(2 * HOUR)).await;
     assert_eq!(run.only_message(), settled);
     assert_eq!(provider.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_trimmed_from_the_log_since_the_session_began_is_heard() {
+    let provider = Provider::start().await;
+    let now = at(NOW);
+    let (shop, _) = shop(&provider, &[("ann", PHONE)]);
+    let run = shop.open(now).await;
+    run.evaluate(now).await;
+    run.dispatch(now).await;
+    let session = run.session(now);
+    receipt(&run, &run.only_message(), "delivered", 10).await;
+    run.load_and_trim().await;
+    run.activator.dispatch(&session, now).await.unwrap();
+    assert_eq!(run.only_message().state, State::Delivered);
+}
+
+/// A channel by which Ann texts STOP at the moment at which her message is claimed.
+struct AnnStops {
+    log: tillstream::log::EventLog,
+    sent: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Channel for AnnStops {
+    fn name(&self) -> &'static str {
+        let stop = json!({"MessageSid": "SM1", "From": PHONE, "Body": "STOP", "SmsStatus": "received"});
+        let stop = sources::decode(Source::Twilio, &stop.to_string().into(), at(NOW)).unwrap();
+        let log = self.log.clone();
+        let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+        std::thread::spawn(move || runtime().block_on(log.append(vec![stop])).unwrap()).join().unwrap();
+        "twilio"
+    }
+
+    async fn send(&self, _: &Parcel<'_>) -> Sent {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        Sent::Accepted { provider_id: None }
+    }
+
+    async fn ask(&self, _: &Parcel<'_>, _: &(dyn for<'a> Fn(&'a str) -> bool + Sync)) -> Answer {
+        Answer::Nothing
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_was_acknowledged_before_the_claim_is_heeded() {
+    let provider = Provider::start().await;
+    let now = at(NOW);
+    let (shop, _) = shop(&provider, &[("ann", PHONE), ("bob", "+447400123457")]);
+    let mut run = shop.open(now).await;
+    let channel = Arc::new(AnnStops { log: run.log().clone(), sent: AtomicUsize::new(0) });
+    run.activator = run.activator.with_channel(Medium::Sms, channel.clone());
+    assert_eq!(queued(&run.evaluate(now).await), 2);
+    run.dispatch(now).await;
+    run.dispatch(now.plus(MINUTE)).await;
+    let states = ["cart_of_ann", "cart_of_bob"].map(|cart| run.message_about(cart).state);
+    assert_eq!((states, channel.sent.load(Ordering::Relaxed)), ([State::Skipped, State::Sent], 1));
+    assert_eq!(run.logged_states(), run.stored_states());
 }
 
 #[tokio::test]

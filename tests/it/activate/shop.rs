@@ -26,11 +26,11 @@ use tillstream::{
     config::{BaseUrl, Secret, Settings},
     engine::{self, Engine, Limits, Session, SessionOptions, Tables, View},
     facts::{
-        Table, batch,
+        Table, batch, raw,
         rows::{CartEvent, Consent, Identity, PaymentIntent, PersonMerge, Row, Stamped},
     },
-    lake::Lake,
-    log::EventLog,
+    lake::{Lake, Position},
+    log::{self, EventLog},
     net,
     pipeline::Project,
     sources,
@@ -40,6 +40,8 @@ use tillstream::{
 use super::provider::Provider;
 
 const KEY: [u8; 32] = [7; 32];
+/// Of the log: some hundred records.
+const SEGMENT: usize = 64 << 10;
 
 pub fn at(text: &str) -> Micros {
     Micros::from_rfc3339(text).unwrap()
@@ -177,7 +179,8 @@ impl Shop {
     pub async fn open(&self, now: Micros) -> Run {
         let dir = self.dir.path();
         let store = open_store(&dir.join("state")).await;
-        let log = EventLog::open(&dir.join("log"), &store).unwrap();
+        let few = log::Options { segment_bytes: SEGMENT as u64, ..log::Options::default() };
+        let log = EventLog::open_with(&dir.join("log"), &store, few).unwrap();
         let lake = Lake::open(&dir.join("lake")).await.unwrap();
         let vault = Vault::new(&store, &KEY).unwrap();
         let mut kept = store.batch();
@@ -334,6 +337,24 @@ impl Run {
     pub async fn twilio_says(&self, params: serde_json::Value, at: Micros) {
         let envelope = sources::decode(Source::Twilio, &params.to_string().into(), at).unwrap();
         self.log.append(vec![envelope]).await.unwrap();
+    }
+
+    /// As the loader does when a lot has gone by: what the log holds is in `raw.events`, and only there.
+    pub async fn load_and_trim(&self) {
+        let body = "x".repeat(SEGMENT);
+        for sid in ["SM_long", "SM_next"] {
+            self.twilio_says(json!({"MessageSid": sid, "From": super::PHONE, "Body": body}), Micros(0)).await;
+        }
+        let events = self.log.read(self.log.start(), usize::MAX).unwrap();
+        let rows = raw::events_batch("shop", Offset(0), &events).unwrap();
+        let at = Position { stage: "load", version: events.last().unwrap().offset.0 as i64 };
+        self.lake.append(raw::EVENTS, rows.schema(), &[], vec![rows], at).await.unwrap();
+        self.lake.publish();
+        assert!(self.log.trim(self.log.end()).unwrap() > 0);
+    }
+
+    pub fn log(&self) -> &EventLog {
+        &self.log
     }
 
     pub fn next_due(&self, now: Micros) -> Micros {

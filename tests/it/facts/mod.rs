@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tillstream::{
-    base::{Digest, Envelope, Micros, Offset, Pseudonymizer, Source},
+    base::{Digest, Envelope, Micros, Offset, Pseudonymizer, Source, Via},
     facts::{Decoded, Decoder, ObjectKey, ObjectState, Row},
 };
 
@@ -48,6 +48,7 @@ pub fn stripe_envelope(event: &Value) -> Envelope {
         livemode: event["livemode"].as_bool().unwrap_or(false),
         occurred_at: seconds(event["created"].as_i64().unwrap()),
         received_at: seconds(2_000_000_000),
+        via: Via::File,
         object_type: text(&object["object"]),
         object_id: text(&object["id"]),
         person_hint: None,
@@ -79,6 +80,7 @@ pub fn envelope(source: Source, event_id: &str, event_type: &str, at: Micros, pa
         livemode: true,
         occurred_at: at,
         received_at: at,
+        via: Via::File,
         object_type: None,
         object_id: None,
         person_hint: None,

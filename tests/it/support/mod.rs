@@ -130,13 +130,21 @@ pub struct Serving {
 
 impl Serving {
     pub fn start(till: &Till) -> Serving {
-        Serving::start_at(till, &format!("127.0.0.1:{}", free_port()))
+        Serving::start_with(till, |command| command)
     }
 
     pub fn start_at(till: &Till, address: &str) -> Serving {
-        let address = address.to_owned();
+        Serving::start_there(till, address.to_owned(), |command| command)
+    }
+
+    /// The same with more said to its process.
+    pub fn start_with(till: &Till, more: impl FnOnce(&mut Command) -> &mut Command) -> Serving {
+        Serving::start_there(till, format!("127.0.0.1:{}", free_port()), more)
+    }
+
+    fn start_there(till: &Till, address: String, more: impl FnOnce(&mut Command) -> &mut Command) -> Serving {
         let mut command = till.command(&["--quiet", "serve", "--listen", &address]);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = more(command.stdout(Stdio::null()).stderr(Stdio::null())).spawn().unwrap();
         let mut serving = Serving { child, address, token: String::new() };
         wait("serve answers", Duration::from_secs(60), || {
             assert!(serving.child.try_wait().unwrap().is_none(), "serve ended");
@@ -189,6 +197,11 @@ pub fn signature(secret: &str, body: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let tag = hmac::sign(&key, format!("{t}.{body}").as_bytes());
     format!("t={t},v1={}", hex::encode(tag))
+}
+
+/// Posts to Stripe's receiver; the status of the answer.
+pub fn post(serving: &Serving, body: &str, signature: &str) -> u16 {
+    serving.post("/webhooks/stripe", body, signature)
 }
 
 pub fn free_port() -> u16 {
