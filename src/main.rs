@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Events become many small strings on several threads, which the system's allocator makes wait for one another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     tillstream::cli::main()
 }

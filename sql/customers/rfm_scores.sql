@@ -2,7 +2,7 @@
 --
 -- Recency is whole days from the last order to as_of(); frequency is the number of orders; monetary is their sum before
 -- refunds, minor units. R and M by quintiles with linearly interpolated edges, intervals open below and closed above;
--- F by quintiles of the rank, ties in order of the customer's own number (then text, then person). R and F compare all
+-- F by quintiles of the rank, ties in order of the customer's own number (then text, then the least order's id). R and F compare all
 -- people. Amounts of different currencies are never added or compared: `currency` is the one in which the person
 -- bought most often (then last), `monetary` is the sum in it, and M compares the people of one currency. The segment is
 -- by R and F. Live orders only (imported ones are), none after as_of().
@@ -20,6 +20,7 @@ people AS (
         person_id,
         -- min() would compare numbers as text.
         first_value(customer_ref ORDER BY try_cast(customer_ref AS BIGINT) NULLS LAST, customer_ref) AS customer_ref,
+        min(order_id) AS least_order,
         (CAST(as_of() AS BIGINT) - CAST(max(ordered_at) AS BIGINT)) / 86400000000 AS recency_days,
         count(*) AS frequency
     FROM seen_orders
@@ -45,7 +46,7 @@ ranked_people AS (
         spending.currency,
         spending.monetary,
         row_number() OVER (
-            ORDER BY frequency, try_cast(customer_ref AS BIGINT) NULLS LAST, customer_ref, people.person_id
+            ORDER BY frequency, try_cast(customer_ref AS BIGINT) NULLS LAST, customer_ref, least_order
         ) AS frequency_rank
     FROM people
     JOIN spending ON spending.person_id = people.person_id AND spending.preference = 1

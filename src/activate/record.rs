@@ -120,10 +120,10 @@ impl Record {
             ),
         };
         let payload = match self {
-            Record::Message(m) => serde_json::to_vec(m),
-            Record::Suppression(s) => serde_json::to_vec(s),
+            Record::Message(m) => serde_json::to_string(m),
+            Record::Suppression(s) => serde_json::to_string(s),
         };
-        let payload = Bytes::from(payload.map_err(unwritable)?);
+        let payload = payload.map_err(unwritable)?;
         Ok(Envelope {
             source: Source::Tillstream,
             event_id,
@@ -138,7 +138,7 @@ impl Record {
             object_id: Some(object_id),
             person_hint: person,
             digest: Digest::of_json(&payload).map_err(unwritable)?,
-            payload,
+            payload: Bytes::from(payload),
         })
     }
 }

@@ -10,6 +10,7 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::{Map, Value};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// See the module.
@@ -19,11 +20,20 @@ pub struct Digest(pub u64);
 
 impl Digest {
     /// Of one JSON document, which is read to its end and so proven well formed.
-    pub fn of_json(json: &[u8]) -> Result<Digest, serde_json::Error> {
-        let mut reader = serde_json::Deserializer::from_slice(json);
+    pub fn of_json(json: &str) -> Result<Digest, serde_json::Error> {
+        let mut reader = serde_json::Deserializer::from_str(json);
         let digest = Digest::of(&mut reader)?;
         reader.end()?;
         Ok(digest)
+    }
+
+    /// Of a document, and of what it would be with `overlay` laid over it: maps are overlaid key by key, anything else,
+    /// arrays among it, is replaced.
+    pub fn with_overlay(json: &str, overlay: &Value) -> Result<(Digest, Digest), serde_json::Error> {
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let (plain, overlaid) = Overlaid(overlay).deserialize(&mut reader)?;
+        reader.end()?;
+        Ok((Digest(plain), Digest(overlaid)))
     }
 
     /// Of anything that serde can walk as data of JSON's kinds, a `serde_json::Value` for one.
@@ -139,12 +149,131 @@ impl<'de> Visitor<'de> for Walk {
     }
 }
 
+/// A value and what is laid over it: the digests of the value as it is, and overlaid.
+struct Overlaid<'a>(&'a Value);
+
+impl Overlaid<'_> {
+    /// Nothing of the value is left under the overlay.
+    fn replaces<E: Error>(&self, plain: Result<u64, E>) -> Result<(u64, u64), E> {
+        let overlaid = Digest::of(self.0).map_err(E::custom)?;
+        Ok((plain?, overlaid.0))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Overlaid<'_> {
+    type Value = (u64, u64);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(u64, u64), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Overlaid<'_> {
+    type Value = (u64, u64);
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(u64, u64), E> {
+        self.replaces(Walk.visit_unit())
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(u64, u64), E> {
+        self.replaces(Walk.visit_bool(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(u64, u64), E> {
+        self.replaces(Walk.visit_u64(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(u64, u64), E> {
+        self.replaces(Walk.visit_i64(value))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(u64, u64), E> {
+        self.replaces(Walk.visit_f64(value))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(u64, u64), E> {
+        self.replaces(Walk.visit_str(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<(u64, u64), A::Error> {
+        self.replaces(Walk.visit_seq(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(u64, u64), A::Error> {
+        let Value::Object(over) = self.0 else { return self.replaces(Walk.visit_map(entries)) };
+        let (mut plain, mut overlaid) = (0u64, 0u64);
+        let entry = |key, value| if value == NULL { 0 } else { mix(key, value) };
+        let mut met = Vec::new();
+        while let Some((key, over)) = entries.next_key_seed(KeyIn(over))? {
+            let (under, above) = match over {
+                Some((name, over)) => {
+                    met.push(name);
+                    entries.next_value_seed(Overlaid(over))?
+                }
+                None => {
+                    let value = entries.next_value_seed(Walk)?;
+                    (value, value)
+                }
+            };
+            plain = plain.wrapping_add(entry(key, under));
+            overlaid = overlaid.wrapping_add(entry(key, above));
+        }
+        for (key, value) in over.iter().filter(|(key, _)| !met.contains(key)) {
+            let value = Digest::of(value).map_err(A::Error::custom)?;
+            overlaid = overlaid.wrapping_add(entry(xxh3_64(key.as_bytes()), value.0));
+        }
+        Ok((mix(MAP, plain), mix(MAP, overlaid)))
+    }
+}
+
+/// A map's key, hashed, and its entry in the map that is laid over that one.
+struct KeyIn<'a>(&'a Map<String, Value>);
+
+impl<'a, 'de> DeserializeSeed<'de> for KeyIn<'a> {
+    type Value = (u64, Option<(&'a String, &'a Value)>);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'a> Visitor<'_> for KeyIn<'a> {
+    type Value = (u64, Option<(&'a String, &'a Value)>);
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok((xxh3_64(text.as_bytes()), self.0.get_key_value(text)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn digest(json: &str) -> Digest {
-        Digest::of_json(json.as_bytes()).unwrap()
+        Digest::of_json(json).unwrap()
+    }
+
+    #[test]
+    fn overlaid_maps_are_overlaid_key_by_key_and_anything_else_is_replaced() {
+        let under = json!({"a": 1, "m": {"x": 1, "y": 2}, "l": [1, 2], "n": {"k": 1}, "gone": null, "s": "t"});
+        let over =
+            json!({"m": {"y": 3, "z": {"q": 1}}, "l": [9], "n": null, "gone": {"b": 1}, "s": {"u": 1}, "new": 5});
+        let both = json!({"a": 1, "m": {"x": 1, "y": 3, "z": {"q": 1}}, "l": [9], "n": null, "gone": {"b": 1},
+            "s": {"u": 1}, "new": 5});
+        let (plain, overlaid) = Digest::with_overlay(&under.to_string(), &over).unwrap();
+        assert_eq!((plain, overlaid), (digest(&under.to_string()), digest(&both.to_string())));
+        let (_, replaced) = Digest::with_overlay("[1]", &over).unwrap();
+        assert_eq!(replaced, digest(&over.to_string()));
     }
 
     #[test]
@@ -178,7 +307,7 @@ mod tests {
 
     #[test]
     fn half_a_document_is_an_error() {
-        assert!(Digest::of_json(br#"{"a":1"#).is_err());
-        assert!(Digest::of_json(br#"{"a":1} {"#).is_err());
+        assert!(Digest::of_json(r#"{"a":1"#).is_err());
+        assert!(Digest::of_json(r#"{"a":1} {"#).is_err());
     }
 }

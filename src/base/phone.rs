@@ -1,9 +1,18 @@
 //! Phone numbers: E.164 or not a number. By libphonenumber's data.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{LazyLock, PoisonError},
+};
 
 use phonenumber::country;
 use serde::{Deserialize, Serialize};
+
+/// The library keeps 100 compiled patterns, and one country has a dozen. Where customers come from twenty countries it
+/// would compile again for every number; this many are some tens of megabytes, if all are ever in use.
+static PATTERNS: LazyLock<()> = LazyLock::new(|| {
+    phonenumber::metadata::DATABASE.cache().lock().unwrap_or_else(PoisonError::into_inner).set_capacity(500);
+});
 
 /// A valid number, as `+14155550123`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,6 +75,7 @@ fn parse(text: &str, region: Option<&str>) -> Result<phonenumber::PhoneNumber, B
     if region.is_none() && !text.starts_with('+') {
         return Err(BadPhone::NoRegion);
     }
+    LazyLock::force(&PATTERNS);
     let number = phonenumber::parse(region, text).map_err(|_| BadPhone::NotANumber)?;
     if phonenumber::is_valid(&number) { Ok(number) } else { Err(BadPhone::Invalid) }
 }

@@ -94,6 +94,11 @@ impl Micros {
         DateTime::from_timestamp_micros(self.0).map(|t| t.date_naive())
     }
 
+    /// Whether it is a moment that every SQL function can reckon with: some count nanoseconds, in 64 bits.
+    pub fn is_reckonable(self) -> bool {
+        self.0.checked_mul(1000).is_some()
+    }
+
     /// The midnight that starts this day in `zone`.
     pub fn midnight(self, zone: Tz) -> Option<Micros> {
         let local = DateTime::from_timestamp_micros(self.0)?.with_timezone(&zone).date_naive().and_hms_opt(0, 0, 0)?;

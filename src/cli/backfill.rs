@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::{Context, args::Backfill, push, reach::reach};
+use super::{Context, args::Backfill, push, reach::reach_or_make};
 use crate::ops::{Backfilled, Reply, Request};
 
 pub async fn run(context: &Context, backfill: Backfill) -> anyhow::Result<ExitCode> {
     let Backfill { source, since, until, check } = backfill;
     let request = Request::Backfill { source, since, until, check };
-    let Reply::Backfilled(done) = reach(context).await?.perform(context, request).await? else {
+    let Reply::Backfilled(done) = reach_or_make(context).await?.perform(context, request).await? else {
         bail!("the reply is of another kind")
     };
     context.answer(&done, |done| if check { compared(done) } else { taken(done) })?;

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use super::{
     Context,
-    reach::{Reached, reach},
+    reach::{Reached, reach_or_make},
 };
 use crate::ops::{Reply, Request};
 
 pub async fn run(context: &Context) -> anyhow::Result<ExitCode> {
-    let reached: Reached = reach(context).await?;
+    let reached: Reached = reach_or_make(context).await?;
     let faults = match reached.perform(context, Request::Check).await? {
         Reply::Checked(faults) => faults,
         _ => anyhow::bail!("the reply is of another kind"),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 
 use super::{Context, args::Doctor, reach::reach};
-use crate::ops::{Reply, Request};
+use crate::ops::{Finding, Reply, Request};
 
 pub async fn run(context: &Context, doctor: Doctor) -> anyhow::Result<ExitCode> {
     if doctor.show_config {
@@ -15,8 +15,16 @@ pub async fn run(context: &Context, doctor: Doctor) -> anyhow::Result<ExitCode> 
         })?;
         return Ok(ExitCode::SUCCESS);
     }
-    let reply = reach(context).await?.perform(context, Request::Doctor).await?;
-    let Reply::Doctor(findings) = reply else { bail!("the reply is of another kind") };
+    let findings = match reach(context).await {
+        Ok(reached) => match reached.perform(context, Request::Doctor).await? {
+            Reply::Doctor(findings) => findings,
+            _ => bail!("the reply is of another kind"),
+        },
+        // What keeps every command from starting is a finding like any other, and the only one that can be made.
+        Err(error) => {
+            vec![Finding::fault("start", format!("{error:#}"), "mend this first; doctor then looks at the rest")]
+        }
+    };
     let well = findings.iter().all(|f| f.ok);
     context.answer_list("findings", &findings, |findings| {
         findings

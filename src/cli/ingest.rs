@@ -7,7 +7,7 @@ use anyhow::bail;
 use super::{
     Context, Usage,
     args::{Columns, Ingest},
-    reach::{Reached, follow, reach},
+    reach::{Reached, follow, reach_or_make},
 };
 use crate::{
     base::Currency,
@@ -23,7 +23,7 @@ pub async fn run(context: &Context, ingest: Ingest) -> anyhow::Result<ExitCode> 
     if stdin && ingest.files.len() > 1 {
         bail!(Usage("- (stdin) stands alone: give the other files to a command of their own".to_owned()));
     }
-    let reached = reach(context).await?;
+    let reached = reach_or_make(context).await?;
     let reply = match &reached {
         Reached::There(client) if stdin => {
             let mapping = serde_json::to_string(&mapping)?;

@@ -55,6 +55,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let told = error.print();
+            if std::env::args().any(|arg| arg == "--json") && error.use_stderr() {
+                tell_json(&error.to_string());
+            }
             let fine = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) && told.is_ok();
             return ExitCode::from(if fine { 0 } else { 2 });
         }
@@ -66,11 +69,16 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             if json {
-                println!("{}", serde_json::json!({ "error": format!("{error:#}") }));
+                tell_json(&format!("{error:#}"));
             }
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }
+}
+
+/// The one object of a command that failed. Where stdout is the fault, stderr has said it.
+fn tell_json(error: &str) {
+    drop(writeln!(std::io::stdout(), "{}", serde_json::json!({ "error": error.trim_end() })));
 }
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -16,8 +16,19 @@ pub enum Reached {
     There(LocalClient),
 }
 
-/// Takes the directory, or finds the process that has it.
+/// Takes the directory, or finds the process that has it. A directory that is not there is a slip of the pen.
 pub async fn reach(context: &Context) -> anyhow::Result<Reached> {
+    if !context.data.try_exists().with_context(|| context.data.display().to_string())? {
+        bail!(
+            "there is no data directory {}: `tillstream ingest`, `serve` and `demo` make one; name another with --data",
+            context.data.display()
+        );
+    }
+    reach_or_make(context).await
+}
+
+/// The same for commands that begin a directory.
+pub async fn reach_or_make(context: &Context) -> anyhow::Result<Reached> {
     match DirLock::take(&context.data)? {
         Taken::Ours(lock) => {
             Ok(Reached::Here(Arc::new(Instance::open(&context.data, context.settings.clone(), lock).await?)))

@@ -41,6 +41,9 @@ fn text(ran: &Ran) -> String {
             ),
         );
     }
+    if ran.segments.is_none() {
+        push(&mut text, format_args!("segments  not looked at: nobody is written to about another time than now\n"));
+    }
     for fault in ran.messages.iter().flat_map(|m| &m.faults) {
         push(&mut text, format_args!("fault     {fault}\n"));
     }

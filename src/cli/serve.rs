@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     Context, Usage,
     args::Serve,
-    reach::{Reached, reach},
+    reach::{Reached, reach_or_make},
 };
 use crate::{ops::Instance, server};
 
@@ -22,7 +22,7 @@ pub async fn run(context: &Context, serve: Serve) -> anyhow::Result<ExitCode> {
             .map_err(|_| Usage(format!("--listen {text:?}: write an address and a port, as 127.0.0.1:8700")))?,
         None => context.settings.server.listen,
     };
-    match reach(context).await? {
+    match reach_or_make(context).await? {
         Reached::Here(instance) => serve_until_told(context, instance, address).await,
         Reached::There(_) => bail!("a serve runs already on {}; its commands work from here", context.data.display()),
     }

@@ -37,12 +37,29 @@ pub async fn run(context: &Context, sql: Sql) -> anyhow::Result<ExitCode> {
     }
     let asker = Asker::over(reach(context).await?, context).await?;
     let Some(query) = query else { return prompt(&asker, context).await };
-    let rows = match &sql.out {
+    let answered = match &sql.out {
         Some(path) => asker.write_file(&query, format, path).await,
+        // Whole or not at all: one object, be it of an error.
+        None if context.json && sql.format == Format::Table => {
+            let mut rows = Vec::new();
+            asker.ask(&query, format, &mut rows).await.and_then(|()| Ok(wrapped(&rows)?))
+        }
         None => asker.ask(&query, format, BufWriter::new(io::stdout())).await,
     };
-    rows.map_err(|e| placed(e, sql.file.as_deref()))?;
+    answered.map_err(|e| placed(e, sql.file.as_deref()))?;
+    if let Some(path) = sql.out.filter(|_| context.json) {
+        context.answer(&json!({ "file": path }), |_| String::new())?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Rows as a JSON array, as the one object that `--json` promises.
+fn wrapped(rows: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(b"{\"rows\":")?;
+    out.write_all(rows.trim_ascii_end())?;
+    out.write_all(b"}\n")?;
+    out.flush()
 }
 
 /// An error in a file names the file before the line.
@@ -97,13 +114,23 @@ impl Asker {
         Ok(())
     }
 
-    /// Under another name until it is whole.
+    /// A file has another name until it is whole, and where a link points to it stays there; a pipe or a device is
+    /// written to.
     async fn write_file(&self, query: &str, format: Format, path: &Path) -> anyhow::Result<()> {
+        let named = || path.display().to_string();
+        let path = match std::fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => bail!("-o {}: it is a directory; name a file in it", path.display()),
+            Ok(meta) if !meta.is_file() => {
+                let file = File::options().write(true).open(path).with_context(named)?;
+                return self.ask(query, format, BufWriter::new(file)).await;
+            }
+            Ok(_) => path.canonicalize().with_context(named)?,
+            Err(_) => path.to_owned(),
+        };
         let unfinished = PathBuf::from(format!("{}.unfinished", path.display()));
-        let file = File::create(&unfinished).with_context(|| path.display().to_string())?;
+        let file = File::create(&unfinished).with_context(named)?;
         let written = self.ask(query, format, BufWriter::new(file)).await;
-        let finished =
-            written.and_then(|()| std::fs::rename(&unfinished, path).with_context(|| path.display().to_string()));
+        let finished = written.and_then(|()| std::fs::rename(&unfinished, &path).with_context(named));
         if finished.is_err() {
             std::fs::remove_file(&unfinished)?;
         }

@@ -81,11 +81,14 @@ impl Decoder {
     }
 
     pub fn decode(&self, envelope: &Envelope) -> Result<Decoded, DecodeError> {
-        let mut event = Event { decoder: self, envelope, decoded: Decoded::default() };
         if envelope.event_type == super::raw::REJECTED {
-            event.decoded.handled = true;
-            return Ok(event.decoded);
+            return Ok(Decoded { handled: true, ..Decoded::default() });
         }
+        let text = str::from_utf8(&envelope.payload).map_err(|e| DecodeError::Json {
+            event_id: envelope.event_id.clone(),
+            source: serde::de::Error::custom(e),
+        })?;
+        let mut event = Event { decoder: self, envelope, text, decoded: Decoded::default() };
         match envelope.source {
             Source::Stripe => stripe::decode(&mut event)?,
             Source::Klaviyo => klaviyo::decode(&mut event)?,
@@ -102,6 +105,8 @@ impl Decoder {
 pub(super) struct Event<'a> {
     decoder: &'a Decoder,
     pub envelope: &'a Envelope,
+    /// Its payload.
+    text: &'a str,
     pub decoded: Decoded,
 }
 
@@ -115,7 +120,7 @@ impl<'a> Event<'a> {
     }
 
     pub fn read<T: Deserialize<'a>>(&self) -> Result<T, DecodeError> {
-        serde_json::from_slice(&self.envelope.payload).map_err(|source| self.unreadable(source))
+        serde_json::from_str(self.text).map_err(|source| self.unreadable(source))
     }
 
     pub fn unreadable(&self, source: serde_json::Error) -> DecodeError {

@@ -134,7 +134,13 @@ pub struct Component {
 
 impl Component {
     /// The components that the claim's identifiers belong to, and the claim, as one.
-    pub fn join(components: Vec<Component>, claim: &IdentityClaim) -> Component {
+    pub fn join(mut components: Vec<Component>, claim: &IdentityClaim) -> Component {
+        // Most claims say again what is known.
+        if let [only] = &mut components[..]
+            && only.confirm(claim)
+        {
+            return std::mem::take(only);
+        }
         let mut nodes: BTreeMap<Identifier, Node> = BTreeMap::new();
         let claimed = claim.identifiers.iter().map(|i| Node::of(claim, i));
         let mut links: Vec<Link> = star(claim);
@@ -154,6 +160,24 @@ impl Component {
         let nodes: Vec<Node> = nodes.into_values().collect();
         let links = earliest_tree(&nodes, links);
         Component { nodes, links }
+    }
+
+    /// Takes in a claim that names only identifiers of this component, later than all that links them: it changes when they
+    /// were seen and what is told of them, and no link. False, and nothing is changed, where it is not such a claim.
+    fn confirm(&mut self, claim: &IdentityClaim) -> bool {
+        if self.links.last().is_some_and(|newest| claim.at <= newest.at) {
+            return false;
+        }
+        let places: Option<Vec<usize>> = claim.identifiers.iter().map(|i| self.find(i)).collect();
+        let Some(places) = places else { return false };
+        for (identifier, place) in claim.identifiers.iter().zip(places) {
+            self.nodes[place].merge(Node::of(claim, identifier));
+        }
+        true
+    }
+
+    fn find(&self, identifier: &Identifier) -> Option<usize> {
+        self.nodes.binary_search_by(|node| node.identifier.cmp(identifier)).ok()
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Component, StateError> {

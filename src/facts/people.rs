@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use super::{
@@ -14,26 +14,51 @@ use super::{
 use crate::base::{E164, Micros, PersonId, Pseudonymizer, pseudonym::normal_email};
 
 /// Phones as people wrote them, and the numbers they are. Finding out takes longer than reading the rest of an event,
-/// and the events of one payment repeat the same phone.
+/// and the same phone comes with every order of its owner's.
 #[derive(Default)]
-pub(super) struct Phones(Mutex<HashMap<String, Option<E164>>>);
+pub(super) struct Phones(Mutex<Generations>);
+
+/// What was asked for lately, and what was before that: the older half is forgotten, never what is in use.
+#[derive(Default)]
+struct Generations {
+    young: HashMap<String, Option<E164>>,
+    old: HashMap<String, Option<E164>>,
+}
 
 impl Phones {
-    /// Some megabytes; then it begins anew.
-    const MOST: usize = 20_000;
-
     fn parse(&self, text: &str, region: Option<&str>) -> Option<E164> {
         let key = format!("{}\0{text}", region.unwrap_or_default());
-        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return known.clone();
+        if let Some(known) = self.lock().get(&key) {
+            return known;
         }
         let phone = E164::parse(text, region).ok();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= Self::MOST {
-            known.clear();
-        }
-        known.insert(key, phone.clone());
+        self.lock().insert(key, phone.clone());
         phone
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Generations> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Generations {
+    /// Of one generation: some megabytes.
+    const MOST: usize = 50_000;
+
+    fn get(&mut self, key: &str) -> Option<Option<E164>> {
+        if let Some(known) = self.young.get(key) {
+            return Some(known.clone());
+        }
+        let (key, known) = self.old.remove_entry(key)?;
+        self.insert(key, known.clone());
+        Some(known)
+    }
+
+    fn insert(&mut self, key: String, phone: Option<E164>) {
+        if self.young.len() >= Self::MOST {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, phone);
     }
 }
 

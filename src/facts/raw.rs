@@ -216,7 +216,11 @@ fn payloads(events: &[&Logged]) -> ArrayRef {
     let bytes = events.iter().map(|e| e.envelope.payload.len()).sum();
     let mut builder = StringBuilder::with_capacity(events.len(), bytes);
     for event in events {
-        builder.append_value(String::from_utf8_lossy(&event.envelope.payload));
+        let payload = &event.envelope.payload;
+        match str::from_utf8(payload) {
+            Ok(text) => builder.append_value(text),
+            Err(_) => builder.append_value(String::from_utf8_lossy(payload)),
+        }
     }
     Arc::new(builder.finish())
 }

@@ -5,7 +5,7 @@
 //! the same state always give the same answer, so what was cut off by a crash is simply folded again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
@@ -70,7 +70,7 @@ pub struct Run {
     pub unhandled: u64,
     contacts: Vec<Contact>,
     /// Objects whose state changed.
-    touched: BTreeSet<ObjectKey>,
+    touched: HashSet<ObjectKey>,
 }
 
 impl Folder {
@@ -94,7 +94,7 @@ impl Folder {
     /// are kept.
     pub fn fold(&self, folded: &mut Folded, events: &[Logged], again: &[Logged]) -> Result<Run, LoadError> {
         let mut run = Run::default();
-        let mut untouched: BTreeSet<ObjectKey> = BTreeSet::new();
+        let mut untouched: HashSet<ObjectKey> = HashSet::new();
         for (event, decoded) in events.iter().zip(self.decode(events)) {
             if let Some(rejected) = Quarantined::rejected(event) {
                 run.rejected += 1;
@@ -124,9 +124,11 @@ impl Folder {
 
     /// Keeps the addresses that `run` named: before its rows are seen, as whoever sees a person may want to reach them.
     pub fn keep_contacts(&self, run: &Run) -> Result<(), LoadError> {
+        // The events of a run name a person again and again; the last word holds.
+        let latest: HashMap<_, _> = run.contacts.iter().map(|c| ((c.kind, &c.hash), &c.plaintext)).collect();
         let mut batch = self.store.batch();
-        for contact in &run.contacts {
-            self.vault.put(&mut batch, contact.kind, &contact.hash, &contact.plaintext)?;
+        for ((kind, hash), plaintext) in latest {
+            self.vault.put(&mut batch, kind, hash, plaintext)?;
         }
         Ok(batch.commit()?)
     }
@@ -170,7 +172,7 @@ impl Folder {
         decoded: Decoded,
         folded: &mut Folded,
         run: &mut Run,
-        untouched: &mut BTreeSet<ObjectKey>,
+        untouched: &mut HashSet<ObjectKey>,
     ) -> Result<(), LoadError> {
         let livemode = event.envelope.livemode;
         for observation in decoded.observations {
@@ -218,7 +220,7 @@ impl Folder {
         again: &[Logged],
         folded: &mut Folded,
         run: &mut Run,
-        untouched: &mut BTreeSet<ObjectKey>,
+        untouched: &mut HashSet<ObjectKey>,
     ) -> Result<(), LoadError> {
         let below = || folded.below.as_ref().and_then(|b| b.undecodable.get(&retried));
         let open = match folded.undecodable.get(&retried).or_else(below) {

@@ -44,8 +44,9 @@ use crate::{
 pub(crate) const STAGE: &str = "load";
 
 /// Payload bytes folded at once: large enough that a commit's fixed cost does not show, small enough that what is in
-/// flight (decoded rows take some three times the payload) stays under a few hundred MB.
-const BATCH_BYTES: usize = 48 << 20;
+/// flight (two batches, one folded while the other is committed; decoded rows take some three times the payload) stays
+/// under a few hundred MB.
+const BATCH_BYTES: usize = 24 << 20;
 
 /// Payload bytes folded before they are shown: some tens of milliseconds of work.
 const FOLLOW_BYTES: usize = 4 << 20;
@@ -199,7 +200,8 @@ impl Loader {
         self.next
     }
 
-    /// Loads and commits one batch; `None` when there is nothing to load.
+    /// Loads one batch, whose commit goes on while the next is folded. `None`, and everything is committed, when there is
+    /// nothing to load.
     pub async fn step(&mut self) -> Result<Option<Loaded>, LoadError> {
         let mut loaded = self.fold(BATCH_BYTES, false).await?;
         while let Some(total) = loaded.as_mut()
@@ -208,7 +210,10 @@ impl Loader {
             let Some(more) = self.fold(BATCH_BYTES, false).await? else { break };
             *total += more;
         }
-        self.commit().await?;
+        match loaded {
+            Some(_) => self.begin_commit().await?,
+            None => self.commit().await?,
+        }
         Ok(loaded)
     }
 

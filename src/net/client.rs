@@ -99,6 +99,9 @@ impl Client {
             let Some(wait) = inner.wait_before_next(request, &outcome, tries) else {
                 return Ok(with_doubt(outcome, doubt));
             };
+            if let Outcome::Refused { why, .. } | Outcome::Unknown { why, .. } = &outcome {
+                tracing::warn!("{host}: {why}; trying again in {:.1} s", wait.as_secs_f64());
+            }
             match outcome {
                 // Everyone who calls this host waits with us.
                 Outcome::Refused { retry_after: Some(_), .. } => inner.limits.pause(&host, Instant::now() + wait),

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::Instance;
+use super::{Instance, OpsError};
 use crate::{
     base::{Micros, Source},
     config::{EmailChannel, SmsChannel},
@@ -41,7 +41,7 @@ impl Instance {
         findings.extend([self.stripe(), self.receivers()]);
         findings.extend(self.apis().await);
         findings.extend(self.providers().await);
-        findings.push(self.pipelines().await);
+        findings.extend([self.pipelines().await, self.runs().await]);
         findings
     }
 
@@ -215,9 +215,47 @@ impl Instance {
         };
         Finding::new("pipelines", faults.is_empty(), found, "tillstream check names each with file and line")
     }
+
+    /// What failed in the last run of each pipeline.
+    async fn runs(&self) -> Finding {
+        #[derive(Deserialize)]
+        struct Failed {
+            pipeline: String,
+            what: String,
+            why: String,
+        }
+        const SQL: &str = "\
+            WITH last AS (
+                SELECT pipeline, first_value(run_id ORDER BY started_at DESC) AS run_id
+                FROM ops.pipeline_runs GROUP BY pipeline
+            )
+            SELECT pipeline, model AS what, coalesce(error, status) AS why
+            FROM ops.pipeline_runs JOIN last USING (pipeline, run_id) WHERE status = 'failed'
+            UNION ALL
+            SELECT pipeline, check_name, coalesce(error, failures || ' rows')
+            FROM ops.check_results JOIN last USING (pipeline, run_id) WHERE status = 'failed'
+            ORDER BY 1, 2";
+        let remedy = "mend its SQL, or what it says of the data, then tillstream run";
+        let failed: Result<Vec<Failed>, OpsError> = async { Ok(self.session(Micros::now())?.rows(SQL).await?) }.await;
+        let known = |f: &Failed| self.project.pipelines().iter().any(|p| p.name == f.pipeline);
+        match failed.map(|all| all.into_iter().filter(known).collect::<Vec<_>>()) {
+            Err(error) => Finding::fault("runs", error.to_string(), "tillstream rebuild"),
+            Ok(failed) => match failed.first() {
+                None => Finding::new("runs", true, "nothing failed in the last run of any pipeline".to_owned(), ""),
+                Some(Failed { pipeline, what, why }) => {
+                    let found = format!("{} failed last time, the first: {what} of {pipeline}: {why}", failed.len());
+                    Finding::fault("runs", found, remedy)
+                }
+            },
+        }
+    }
 }
 
 impl Finding {
+    pub fn fault(subject: &str, found: String, remedy: &str) -> Finding {
+        Finding::new(subject, false, found, remedy)
+    }
+
     fn new(subject: &str, ok: bool, found: String, remedy: &str) -> Finding {
         let remedy = if ok { String::new() } else { remedy.to_owned() };
         Finding { subject: subject.to_owned(), ok, found, remedy }

@@ -1,8 +1,9 @@
 //! One process owns a directory.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -21,9 +22,10 @@ pub enum Taken {
 }
 
 impl DirLock {
-    /// Makes the directory where it is missing, and takes the lock.
+    /// Makes the directory where it is missing, for its owner's eyes alone (payloads name people), and takes the lock.
     pub fn take(dir: &Path) -> Result<Taken, OpsError> {
-        fs::create_dir_all(dir).map_err(|e| OpsError::dir("make", dir, e))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|e| OpsError::dir("make", dir, e))?;
         let path = dir.join("lock");
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = open.map_err(|e| OpsError::dir("write", &path, e))?;

@@ -190,7 +190,7 @@ fn judge(decoder: &Decoder, row: &WithPayload, event: Option<&Logged>) -> Result
 
 fn record(row: &WithPayload) -> Result<Envelope, String> {
     let (id, now) = (row.row.id, Micros::now());
-    let payload = Bytes::from(json!({ "log_offset": id }).to_string());
+    let payload = json!({ "log_offset": id }).to_string();
     Ok(Envelope {
         source: Source::Tillstream,
         event_id: format!("quarantine:{id}:{}", now.0),
@@ -205,6 +205,6 @@ fn record(row: &WithPayload) -> Result<Envelope, String> {
         object_id: Some(id.to_string()),
         person_hint: None,
         digest: Digest::of_json(&payload).map_err(|e| e.to_string())?,
-        payload,
+        payload: Bytes::from(payload),
     })
 }

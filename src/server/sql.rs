@@ -16,7 +16,10 @@ use tokio::sync::mpsc;
 use super::App;
 use crate::{
     base::Micros,
-    engine::{Kind, SqlError, output},
+    engine::{
+        Kind, SqlError,
+        output::{self, WriteError},
+    },
 };
 
 #[derive(Debug, Deserialize)]
@@ -48,19 +51,20 @@ pub async fn answer(State(app): State<App>, Json(query): Json<Query>) -> Respons
         Ok(rows) => rows,
         Err(error) => return refused(&error),
     };
-    let (pieces, mut ready) = mpsc::channel::<io::Result<Bytes>>(PIECES_AHEAD);
+    let (pieces, mut ready) = mpsc::channel::<Result<Bytes, WriteError>>(PIECES_AHEAD);
     tokio::spawn(async move {
         let broken = pieces.clone();
         let writer = Pieces { pieces, piece: Vec::with_capacity(PIECE_BYTES) };
         if let Err(error) = output::write(rows, format, writer).await {
             // The status is sent: only a connection that breaks off tells the reader that the answer is not whole.
             tracing::warn!("an answer broke off: {error}");
-            drop(broken.send(Err(io::Error::other(error.to_string()))).await);
+            drop(broken.send(Err(error)).await);
         }
     });
     // The first piece decides between an answer and an error, so that a query that fails at once says so.
     match ready.recv().await {
-        Some(Err(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+        Some(Err(WriteError::Query(error))) => refused(&error),
+        Some(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
         first => {
             let rest = stream::unfold((first, ready), |(first, mut ready)| async move {
                 let piece = match first {
@@ -85,7 +89,7 @@ fn refused(error: &SqlError) -> Response {
 
 /// Cuts what is written into pieces for a connection.
 struct Pieces {
-    pieces: mpsc::Sender<io::Result<Bytes>>,
+    pieces: mpsc::Sender<Result<Bytes, WriteError>>,
     piece: Vec<u8>,
 }
 

@@ -103,7 +103,7 @@ fn time(value: &Value, field: &'static str) -> Result<Option<Micros>, Rejected> 
         Value::String(text) => Micros::from_rfc3339(text),
         _ => None,
     };
-    at.filter(|at| at.date().is_some()).map(Some).ok_or(Rejected::BadField { field, why: "is no time" })
+    at.filter(|at| at.is_reckonable()).map(Some).ok_or(Rejected::BadField { field, why: "is no time" })
 }
 
 #[cfg(test)]

@@ -69,7 +69,9 @@ fn time(value: Option<&Value>, field: &'static str) -> Result<Option<Micros>, Re
         Some(Value::String(text)) => Micros::from_rfc3339(text),
         Some(_) => None,
     };
-    at.map(Some).ok_or(Rejected::BadField { field, why: "is no time, as 2026-01-31T09:30:00Z" })
+    at.filter(|at| at.is_reckonable())
+        .map(Some)
+        .ok_or(Rejected::BadField { field, why: "is no time, as 2026-01-31T09:30:00Z" })
 }
 
 #[cfg(test)]

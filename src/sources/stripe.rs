@@ -166,7 +166,7 @@ impl Scalar<'_> {
             _ => None,
         };
         // A point that has no date cannot be laid in a day's partition.
-        match at.filter(|at| at.date().is_some()) {
+        match at.filter(|at| at.is_reckonable()) {
             Some(at) => Ok(Some(at)),
             None => Err(Rejected::BadField { field, why: "is no time" }),
         }
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(first, identity(retry));
         assert_ne!(first, identity(other));
         assert_ne!(first, identity(later));
-        let data = Digest::of_json(br#"{"object":{"id":"x","n":1}}"#).unwrap();
+        let data = Digest::of_json(r#"{"object":{"id":"x","n":1}}"#).unwrap();
         assert!(first.ends_with(&data.with("a.b").0.to_be_bytes()));
     }
 

@@ -252,7 +252,7 @@ mod tests {
             "7",
             r#""text""#,
         ] {
-            assert_eq!(read(data).0, Digest::of_json(data.as_bytes()).unwrap(), "{data}");
+            assert_eq!(read(data).0, Digest::of_json(data).unwrap(), "{data}");
         }
     }
 

@@ -44,6 +44,10 @@ pub fn start(level: &str) -> Result<Metrics, TelemetryError> {
         .with_target(false)
         .try_init()
         .map_err(|e| TelemetryError::Metrics(e.to_string()))?;
+    std::panic::set_hook(Box::new(|panic| {
+        let text = panic.to_string();
+        tracing::error!("a fault of the program; please report it: {}", text.replace('\n', " "));
+    }));
     // Webhook and sync times lie between 0.1 ms and a few seconds.
     const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
     let recorder = PrometheusBuilder::new()

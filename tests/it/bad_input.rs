@@ -142,6 +142,7 @@ fn a_pipeline_file_names_its_fault_with_file_and_line() {
 #[test]
 fn a_query_names_what_it_misspelt() {
     let till = Till::new();
+    fs::create_dir(till.data()).unwrap();
     fails(&till.try_run(&["sql", "SELECT amout FROM core.charges"]), 1, &["amout", "did you mean \"amount\""]);
     fails(&till.try_run(&["sql", "SELECT * FROM core.charge"]), 1, &["core.charge", "core.charges"]);
     let file = till.write("q.sql", "SELECT 1,\n  amout\nFROM core.charges");
@@ -157,11 +158,92 @@ fn a_query_names_what_it_misspelt() {
 }
 
 #[test]
+fn a_directory_that_is_not_there_is_a_slip_and_is_not_made() {
+    let till = Till::new();
+    for command in [&["sql", "SELECT 1"][..], &["run"], &["segments", "list"], &["rebuild"], &["quarantine", "list"]] {
+        fails(&till.try_run(command), 1, &["there is no data directory", "--data"]);
+    }
+    fails(&till.try_run(&["doctor"]), 1, &["FAULT", "there is no data directory"]);
+    assert!(!till.data().exists());
+}
+
+#[test]
+fn what_keeps_commands_from_starting_is_a_finding_of_doctor() {
+    let till = Till::new();
+    fs::create_dir(till.data()).unwrap();
+    till.write("shop/pipelines/own.toml", "name = \"own\"\nschedul = \"0 2 * * *\"\n");
+    let till = till.set("PIPELINES__DIR", "shop");
+    fails(&till.try_run(&["doctor"]), 1, &["FAULT", "own.toml:2", "schedul", "mend this first"]);
+    let told = till.try_run(&["--json", "doctor"]);
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&told["findings"][0]["subject"], &told["findings"][0]["ok"]), (&json!("start"), &json!(false)));
+}
+
+#[test]
+fn an_answer_goes_through_a_link_and_into_no_directory() {
+    let till = Till::new();
+    fs::create_dir(till.data()).unwrap();
+    let (target, link) = (till.write("real.csv", "old"), till.path("link.csv"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let one = ["--quiet", "sql", "--format", "csv", "SELECT 1 AS n", "-o"];
+    till.run(&[&one[..], &["link.csv"]].concat());
+    assert_eq!((fs::read_to_string(&target).unwrap().as_str(), link.is_symlink()), ("n\n1\n", true));
+    till.run(&[&one[..], &["/dev/null"]].concat());
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    fails(&till.try_run(&[&one[..], &["."]].concat()), 1, &["-o .", "directory"]);
+}
+
+#[test]
+fn json_is_one_object_of_answers_and_of_faults() {
+    let till = Till::new();
+    fs::create_dir(till.data()).unwrap();
+    assert_eq!(till.json(&["sql", "SELECT 1 AS n"]), json!({"rows": [{"n": 1}]}));
+    for wrong in [&["--json", "sql", "SELECT nothing"][..], &["--json", "ingets"], &["--json", "run", "nightly"]] {
+        let told = till.try_run(wrong);
+        let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+        assert!(told["error"].is_string(), "{told}");
+    }
+}
+
+#[test]
+fn a_time_that_sql_cannot_reckon_with_is_set_aside() {
+    let till = Till::new();
+    let view = |id: &str, at: &str| {
+        json!({"type": "page", "messageId": id, "anonymousId": "a", "timestamp": at, "name": "home"}).to_string()
+    };
+    let lines = [view("now", "2026-06-01T09:30:00Z"), view("never", "9999-12-31T23:59:59Z")];
+    let file = till.write("views.ndjson", lines.join("\n"));
+    let ingested = till.json(&["ingest", "storefront", file.to_str().unwrap()]);
+    assert_eq!((ingested["accepted"].as_u64(), ingested["quarantined"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(till.sql("SELECT date_trunc('day', occurred_at) AS day FROM core.page_views").len(), 1);
+}
+
+#[test]
+fn what_failed_in_a_run_is_a_finding_of_doctor_until_it_is_mended() {
+    let till = Till::new();
+    till.write(
+        "shop/pipelines/own.toml",
+        "name = \"own\"\n\n[[model]]\nname = \"marts.own\"\nsql = \"own.sql\"\nmaterialize = \"table\"\n\n\
+         [[check]]\nname = \"no ones\"\nsql = \"SELECT n FROM marts.own WHERE n = 1\"\n",
+    );
+    till.write("shop/sql/own.sql", "-- One row.\nSELECT 1 AS n\n");
+    let till = till.set("PIPELINES__DIR", "shop");
+    till.run(&["--quiet", "check"]);
+    fails(&till.try_run(&["run", "own"]), 1, &["no ones"]);
+    fails(&till.try_run(&["doctor"]), 1, &["FAULT", "no ones of own"]);
+    till.write("shop/sql/own.sql", "-- One row.\nSELECT 2 AS n\n");
+    till.run(&["--quiet", "run", "own"]);
+    let told = till.run(&["--quiet", "doctor"]);
+    assert!(told.contains("nothing failed in the last run"), "{told}");
+}
+
+#[test]
 fn settings_and_words_that_are_wrong_are_usage() {
     let till = Till::new();
     till.write("tillstream.toml", "[stripe]\nwebhook_secret = [\"whsec_1\"]\n");
     fails(&till.try_run(&["doctor"]), 2, &["tillstream.toml:2", "webhook_secret", "webhook_secrets"]);
     let till = Till::new();
+    fs::create_dir(till.data()).unwrap();
     fails(&till.try_run(&["ingets", "stripe"]), 2, &["ingets"]);
     fails(&till.try_run(&["ingest", "paypal", "x"]), 2, &["paypal", "stripe"]);
     fails(&till.try_run(&["ingest", "stripe", "/no/such/file"]), 1, &["/no/such/file"]);
@@ -174,7 +256,7 @@ fn settings_and_words_that_are_wrong_are_usage() {
 #[test]
 fn a_directory_in_use_is_named_and_its_owner_is_asked() {
     let till = Till::new();
-    till.run(&["--quiet", "sql", "SELECT 1"]);
+    till.run(&["--quiet", "check"]);
     // Its lock is held, and nobody listens.
     let lock = fs::File::options().write(true).open(till.data().join("lock")).unwrap();
     lock.lock().unwrap();
@@ -202,7 +284,7 @@ fn a_read_only_disk_is_named() {
         return;
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_tillstream"));
-    let output = command.arg("--data").arg(disk.join("data")).args(["sql", "SELECT 1"]).output().unwrap();
+    let output = command.arg("--data").arg(disk.join("data")).arg("check").output().unwrap();
     Command::new("umount").arg(&disk).status().unwrap();
     fails(&output, 1, &["read-only", "--data"]);
 }

@@ -55,7 +55,7 @@ fn rejected_by_an_older_build(till: &Till, bodies: &[String]) {
 #[test]
 fn input_that_is_an_event_by_now_is_taken_in_once() {
     let till = Till::new();
-    till.run(&["--quiet", "sql", "SELECT 1"]);
+    till.run(&["--quiet", "check"]);
     rejected_by_an_older_build(&till, &[customer("one"), "{\"id\": \"evt_cut".to_owned(), customer("two")]);
     let [two, cut, one] = ids(&till)[..] else { panic!("three were set aside") };
     let shown = till.json(&["quarantine", "show", &one.to_string()]);

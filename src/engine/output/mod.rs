@@ -350,6 +350,19 @@ mod tests {
         assert!(String::from_utf8(out).unwrap().contains("\\u{1b}[2J\\n"));
     }
 
+    #[tokio::test]
+    async fn a_long_table_is_written_while_it_is_read() {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+        let batch = |n| RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int64Array::from(n))]).unwrap();
+        let batches = [batch(vec![7; 12_000]), batch(vec![1_000_000; 2])];
+        let mut out = Vec::new();
+        write_stream(&schema, futures::stream::iter(batches.map(Ok)), Format::Table, &mut out).await.unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..3], [" n ", "---", " 7 "]);
+        assert_eq!(lines[12_001..], [" 7 ", " 1000000 ", " 1000000 ", "(12002 rows)"]);
+    }
+
     #[test]
     fn formats_are_named() {
         assert_eq!("csv".parse(), Ok(Format::Csv));

@@ -1,7 +1,7 @@
 //! A table for people: aligned, numbers to the right, NULL as `NULL`, the number of rows below.
 //!
-//! Holds all rows until it knows how wide a column is. Control characters are written as escapes: what a stranger put
-//! into an event must not steer the reader's terminal.
+//! Columns are as wide as the first rows want them: what comes later may stick out, and memory stays bounded. Control
+//! characters are written as escapes: what a stranger put into an event must not steer the reader's terminal.
 
 use std::io::{BufWriter, Write};
 
@@ -13,43 +13,64 @@ use datafusion::arrow::{
 
 use super::WriteError;
 
+/// Rows that are held to see how wide their columns are.
+const MEASURED: usize = 10_000;
+
 pub(super) struct Writer<W: Write> {
     to: BufWriter<W>,
     schema: SchemaRef,
-    batches: Vec<RecordBatch>,
+    /// Rows that wait until the widths are known.
+    waiting: Vec<Vec<String>>,
+    /// Empty until they are.
+    widths: Vec<usize>,
+    right: Vec<bool>,
+    rows: usize,
 }
 
 impl<W: Write> Writer<W> {
     pub fn new(schema: &SchemaRef, to: W) -> Writer<W> {
-        Writer { to: BufWriter::new(to), schema: SchemaRef::clone(schema), batches: Vec::new() }
+        let right = schema.fields().iter().map(|f| is_number(f.data_type())).collect();
+        let (schema, to) = (SchemaRef::clone(schema), BufWriter::new(to));
+        Writer { to, schema, waiting: Vec::new(), widths: Vec::new(), right, rows: 0 }
     }
 
     pub fn write(&mut self, batch: RecordBatch) -> Result<(), WriteError> {
-        self.batches.push(batch);
+        self.rows += batch.num_rows();
+        cells(&batch, &mut self.waiting)?;
+        if !self.widths.is_empty() || self.waiting.len() >= MEASURED {
+            self.pour()?;
+        }
         Ok(())
     }
 
     pub fn finish(mut self) -> Result<(), WriteError> {
-        let heads: Vec<String> = self.schema.fields().iter().map(|f| shown(f.name())).collect();
-        let mut rows = Vec::new();
-        for batch in &self.batches {
-            cells(batch, &mut rows)?;
+        self.pour()?;
+        writeln!(self.to, "({} row{})", self.rows, if self.rows == 1 { "" } else { "s" })?;
+        Ok(self.to.flush()?)
+    }
+
+    /// Writes what waits, after the head if that is still to come.
+    fn pour(&mut self) -> Result<(), WriteError> {
+        if self.widths.is_empty() {
+            self.head()?;
         }
-        let mut widths: Vec<usize> = heads.iter().map(|h| h.chars().count()).collect();
-        for row in &rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
+        for row in self.waiting.drain(..) {
+            line(&mut self.to, &row, &self.widths, &self.right)?;
+        }
+        Ok(())
+    }
+
+    fn head(&mut self) -> Result<(), WriteError> {
+        let heads: Vec<String> = self.schema.fields().iter().map(|f| shown(f.name())).collect();
+        self.widths = heads.iter().map(|h| h.chars().count()).collect();
+        for row in &self.waiting {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.chars().count());
             }
         }
-        let right: Vec<bool> = self.schema.fields().iter().map(|f| is_number(f.data_type())).collect();
-        line(&mut self.to, &heads, &widths, &right)?;
-        let rule: Vec<String> = widths.iter().map(|w| "-".repeat(w + 2)).collect();
-        writeln!(self.to, "{}", rule.join("+"))?;
-        for row in &rows {
-            line(&mut self.to, row, &widths, &right)?;
-        }
-        writeln!(self.to, "({} row{})", rows.len(), if rows.len() == 1 { "" } else { "s" })?;
-        Ok(self.to.flush()?)
+        line(&mut self.to, &heads, &self.widths, &self.right)?;
+        let rule: Vec<String> = self.widths.iter().map(|w| "-".repeat(w + 2)).collect();
+        Ok(writeln!(self.to, "{}", rule.join("+"))?)
     }
 }
 

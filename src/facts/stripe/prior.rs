@@ -11,16 +11,15 @@ use crate::base::Digest;
 /// The digests of the event's own object after the event and, where it says, before it.
 pub(super) fn digests(event: &Event, previous: Option<&RawValue>) -> Result<(Digest, Option<Digest>), DecodeError> {
     let object = object(event)?;
-    let state = Digest::of_json(object.as_bytes()).map_err(|e| event.unreadable(e))?;
-    let Some(previous) = previous else { return Ok((state, None)) };
-    let previous: Value = serde_json::from_str(previous.get()).map_err(|e| event.unreadable(e))?;
-    if previous.as_object().is_none_or(serde_json::Map::is_empty) {
-        return Ok((state, None));
+    let unreadable = |e| event.unreadable(e);
+    let previous: Option<Value> = previous.map(|p| serde_json::from_str(p.get())).transpose().map_err(unreadable)?;
+    match previous.filter(|p| p.as_object().is_some_and(|p| !p.is_empty())) {
+        None => Ok((Digest::of_json(object).map_err(unreadable)?, None)),
+        Some(previous) => {
+            let (after, before) = Digest::with_overlay(object, &previous).map_err(unreadable)?;
+            Ok((after, Some(before)))
+        }
     }
-    let mut before: Value = serde_json::from_str(object).map_err(|e| event.unreadable(e))?;
-    overlay(&mut before, previous);
-    let prior = Digest::of(&before).map_err(|e| event.unreadable(e))?;
-    Ok((state, Some(prior)))
 }
 
 /// `data.object` as it stands in the payload.
@@ -37,29 +36,4 @@ fn object<'a>(event: &Event<'a>) -> Result<&'a str, DecodeError> {
     }
     let message: Message<'a> = event.read()?;
     Ok(message.data.object.get())
-}
-
-fn overlay(object: &mut Value, previous: Value) {
-    match (object, previous) {
-        (Value::Object(object), Value::Object(previous)) => {
-            for (key, value) in previous {
-                overlay(object.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (object, previous) => *object = previous,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn maps_are_overlaid_and_arrays_are_whole() {
-        let mut object = json!({"a": 1, "m": {"x": 1, "y": 2}, "l": [1, 2], "n": {"k": 1}, "gone": null});
-        overlay(&mut object, json!({"m": {"y": 3}, "l": [9], "n": null, "gone": {"b": 1}}));
-        assert_eq!(object, json!({"a": 1, "m": {"x": 1, "y": 3}, "l": [9], "n": null, "gone": {"b": 1}}));
-    }
 }

@@ -226,7 +226,7 @@ fn fetched(
     live: bool,
     asked_at: Micros,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let digest = Digest::of_json(object.get().as_bytes())?;
+    let digest = Digest::of_json(object.get())?;
     serde_json::to_vec(&Fetched {
         id: format!("fetched:{}:{digest}", item.id),
         object: "event",

@@ -154,7 +154,7 @@ impl Invoice {
 
     fn accepted(&self, event_type: &str, at: Micros, payload: &Payload<'_>, received_at: Micros) -> Envelope {
         // Texts and numbers only: it always serialises, and is then JSON.
-        let payload = serde_json::to_vec(payload).unwrap_or_default();
+        let payload = serde_json::to_string(payload).unwrap_or_default();
         Envelope {
             source: Source::Orders,
             event_id: self.order.clone(),

@@ -66,7 +66,7 @@ pub fn envelope(source: Source, event_id: &str, event_type: &str, at: Micros, pa
         object_type: None,
         object_id: None,
         person_hint: None,
-        digest: Digest::of_json(payload.as_bytes()).unwrap().with(event_type),
+        digest: Digest::of_json(payload).unwrap().with(event_type),
         payload: Bytes::copy_from_slice(payload.as_bytes()),
     }
 }

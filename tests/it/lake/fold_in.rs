@@ -1,6 +1,9 @@
 //! Changes beside their base, and laid into it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -71,13 +74,15 @@ async fn changes_are_folded_into_the_files_they_touch_beside_what_is_appended_me
     assert_eq!(untouched, 3);
 
     // As often as it can beside a writer: no object is ever missing, doubled, or older than it was.
+    let written = AtomicBool::new(false);
     let writer = {
-        let changes = changes.clone();
+        let (changes, written) = (changes.clone(), &written);
         async move {
             for n in 20..60 {
                 put(changes.clone(), vec![(n % 30, 1000 + n, n)]).await;
                 put(TABLE.to_owned(), vec![(n + 100, 0, n)]).await;
             }
+            written.store(true, Ordering::Release);
         }
     };
     assert!(lake.fold_in(TABLE, objects(), "charge_id", "charge_id").await.unwrap());
@@ -88,7 +93,7 @@ async fn changes_are_folded_into_the_files_they_touch_beside_what_is_appended_me
 
     let folding = async {
         let mut folds = 0;
-        for _ in 0..12 {
+        while !written.load(Ordering::Acquire) {
             folds += u32::from(lake.fold_in(TABLE, objects(), "charge_id", "charge_id").await.unwrap());
             let seen = overlaid(&published(&lake)).await;
             let ids: std::collections::BTreeSet<&String> = seen.iter().map(|r| &r[0]).collect();
