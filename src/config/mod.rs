@@ -145,7 +145,7 @@ impl Default for Server {
     fn default() -> Self {
         // Each is an open file, and `serve` raises its limit of those to the highest that the system allows: far above
         // this. Who knocks while all are taken waits, so it is better too high than too low.
-        Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8700)), public_url: None, connections: 4096 }
+        Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8700)), public_url: None, connections: 16_384 }
     }
 }
 

@@ -70,6 +70,7 @@ impl Instance {
         mapping: OrdersMapping,
         progress: &dyn Progress,
     ) -> Result<Ingested, OpsError> {
+        let _taking = self.take_in();
         let options = self.read_options(mapping);
         let opened = spawn_blocking(move || sources::from_reader(source, "the upload", stream, &options)).await??;
         self.ingest(source, "the upload", opened, progress).await

@@ -484,7 +484,7 @@ fn who_paid_while_nothing_ran_is_no_member_however_late_the_api_answers() {
         let file = till.write("declined.ndjson", declined.each_ref().map(Value::to_string).join("\n"));
         till.json(&["ingest", "stripe", file.to_str().unwrap()]);
         let serving = Serving::start(&till);
-        let members = || till.count("segments.memberships WHERE segment = 'payment_recoverable'");
+        let members = || till.entered("payment_recoverable");
         if asked {
             let paid = "core.payment_intents WHERE status = 'succeeded'";
             wait("the API has answered", Duration::from_secs(30), || till.count(paid) == 1);

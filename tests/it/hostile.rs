@@ -98,7 +98,7 @@ fn places(value: &Value, here: &str, found: &mut Vec<String>) {
 }
 
 fn place<'a>(at: &Index, all: &'a [String]) -> &'a str {
-    at.get(all)
+    &all[at.index(all.len())]
 }
 
 fn bent(mut event: Value, bends: &[Bend]) -> Value {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
@@ -42,6 +42,21 @@ fn memory(serving: &Serving) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
+/// Whether the other side has not hung up.
+fn is_open(mut stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    stream.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// One who connects and says nothing, or half a word.
+fn silent(serving: &Serving, i: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(&serving.address).unwrap();
+    if i % 2 == 0 {
+        stream.write_all(b"POST /webhooks/stripe HTTP/1.1\r\nHost: till\r\nContent-Le").unwrap();
+    }
+    stream
+}
+
 #[test]
 fn ten_thousand_who_say_nothing_hold_up_nobody() {
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap();
@@ -54,23 +69,26 @@ fn ten_thousand_who_say_nothing_hold_up_nobody() {
     assert_eq!(deliver(&serving, 0).0, 200);
     let before = memory(&serving);
     let began = Instant::now();
-    let silent: Vec<TcpStream> = (0..IDLE)
-        .map(|i| {
-            let mut stream = TcpStream::connect(&serving.address).unwrap();
-            if i % 2 == 0 {
-                stream.write_all(b"POST /webhooks/stripe HTTP/1.1\r\nHost: till\r\nContent-Le").unwrap();
-            }
-            stream
-        })
-        .collect();
+    let silent: Vec<TcpStream> = thread::scope(|scope| {
+        let some: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| (0..IDLE / 8).map(|i| silent(&serving, i)).collect::<Vec<_>>())).collect();
+        some.into_iter().flat_map(|some| some.join().unwrap()).collect()
+    });
     let opened = began.elapsed();
     let slowest = (1..=50).map(|id| deliver(&serving, id)).inspect(|(status, _)| assert_eq!(*status, 200));
     let slowest = slowest.map(|(_, took)| took).max().unwrap();
-    assert!(began.elapsed() < Duration::from_secs(14), "all of them were held meanwhile: {:?}", began.elapsed());
     let each = memory(&serving).saturating_sub(before) / IDLE as u64;
+    // Each is hung up on after some seconds: a slow machine has hung up on the first before the last is opened.
+    let held = silent.iter().filter(|stream| is_open(stream)).count();
     println!(
-        "{IDLE} connections in {opened:?}, {each} bytes each; the slowest of 50 webhooks beside them took {slowest:?}"
+        "{IDLE} connections in {opened:?}, {each} bytes each; beside {held} that were held the slowest of 50 webhooks \
+         took {slowest:?}"
     );
+    if opened < Duration::from_secs(12) {
+        assert!(held > IDLE / 2, "{held} are held after {:?}", began.elapsed());
+    } else {
+        println!("skipped: this machine opens connections too slowly to hold all of them");
+    }
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     assert!(each < 32 << 10, "{each} bytes a connection");
     drop(silent);

@@ -88,6 +88,15 @@ impl Till {
         self.sql(&format!("SELECT count(*) AS n FROM {table}"))[0]["n"].as_u64().unwrap()
     }
 
+    /// How often anybody ever entered a segment.
+    pub fn entered(&self, segment: &str) -> u64 {
+        let table = "information_schema.tables WHERE table_schema = 'segments' AND table_name = 'memberships'";
+        match self.count(table) {
+            0 => 0,
+            _ => self.count(&format!("segments.memberships WHERE segment = '{segment}'")),
+        }
+    }
+
     /// Every row of the tables that events make, sorted, without what tells of the way they came.
     pub fn facts(&self) -> Vec<String> {
         let tables =
