@@ -90,6 +90,8 @@ pub async fn serve(
     let both = tokio::spawn(async { tokio::join!(http, commands.into_future()).1 });
     // Webhooks must not be acknowledged for long when nothing loads them any more, nor refused for ever.
     let worked = tokio::select! {
+        // Told to stop, the work ends as well: that is no fault.
+        biased;
         _ = stop.wait_for(|s| *s) => None,
         ended = &mut work => Some(ServeError::Work(format!("{ended:?}"))),
         fault = work::fault(&instance) => Some(fault.into()),

@@ -25,10 +25,11 @@ python3 - "$work" <<'PY'
 import json, pathlib, sys
 work = pathlib.Path(sys.argv[1])
 first, second = (json.loads((work / name).read_text()) for name in ("first.json", "second.json"))
-assert first["accepted"] == 6 and first["quarantined"] == 0, first
-assert second["accepted"] == 0 and second["duplicates"] == 6, second
 types = (work / "types.csv").read_text().split()[1:]
-fetched = ["charge", "checkout.session", "customer", "payment_intent", "refund"]
+fetched = ["balance_transaction", "charge", "checkout.session", "customer", "dispute", "invoice", "payment_intent",
+           "payout", "radar.early_fraud_warning", "refund", "review", "subscription"]
+assert first["accepted"] == len(fetched) + 1 and first["quarantined"] == 0, first
+assert second["accepted"] == 0 and second["duplicates"] == len(fetched) + 1, second
 assert sorted(types) == sorted([f"{t}.fetched" for t in fetched] + ["plan.created"]), types
 log = (work / "mock.log").read_text()
 assert "status=200" in log and "status=4" not in log and "status=5" not in log, log

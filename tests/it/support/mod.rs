@@ -142,6 +142,7 @@ impl Serving {
         Serving::start_with(till, |command| command)
     }
 
+    #[cfg(feature = "kafka")]
     pub fn start_at(till: &Till, address: &str) -> Serving {
         Serving::start_there(till, address.to_owned(), |command| command)
     }
