@@ -51,7 +51,7 @@ fn is_open(mut stream: &TcpStream) -> bool {
 /// One who connects and says nothing, or half a word.
 fn silent(serving: &Serving, i: usize) -> TcpStream {
     let mut stream = TcpStream::connect(&serving.address).unwrap();
-    if i % 2 == 0 {
+    if i.is_multiple_of(2) {
         stream.write_all(b"POST /webhooks/stripe HTTP/1.1\r\nHost: till\r\nContent-Le").unwrap();
     }
     stream

@@ -82,7 +82,8 @@ fn check(client: &ClientConfig, topic: &str) -> Result<(), String> {
     if is("cleanup.policy", |v| v.contains("compact")) {
         return Err(format!("topic {topic} is compacted, which deletes events: set cleanup.policy=delete"));
     }
-    let weak: [(&str, fn(&str) -> bool, &str); 4] = [
+    type IsWeak = fn(&str) -> bool;
+    let weak: [(&str, IsWeak, &str); 4] = [
         ("unclean.leader.election.enable", |v| v == "true", "a failing broker may lose acknowledged events"),
         ("min.insync.replicas", |v| v == "1", "one broker's disk may have the only copy of an acknowledged event"),
         ("retention.ms", |v| v != "-1", "what nobody has read by then is lost"),
