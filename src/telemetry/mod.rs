@@ -34,8 +34,8 @@ impl Metrics {
 pub fn start(level: &str) -> Result<Metrics, TelemetryError> {
     let filter = match std::env::var("TILLSTREAM_LOG") {
         Ok(text) => EnvFilter::try_new(text).map_err(|e| TelemetryError::Filter(e.to_string()))?,
-        // Libraries tell of their inner life at info.
-        Err(_) => EnvFilter::new(format!("error,tillstream={level}")),
+        // Libraries tell of their inner life at info, and librdkafka at error of each broker that it tries to reach.
+        Err(_) => EnvFilter::new(format!("error,librdkafka=off,rdkafka=off,tillstream={level}")),
     };
     fmt()
         .with_env_filter(filter)

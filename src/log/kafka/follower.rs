@@ -39,24 +39,10 @@ const POLL: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(5);
 const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(5) };
 
-pub(super) fn consumer(client: &ClientConfig, topic: &str) -> KafkaResult<BaseConsumer> {
-    client
-        .clone()
-        // Without a name nothing may be read. Nothing is committed under it and nobody joins it.
-        .set("group.id", format!("{topic}.followers"))
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("allow.auto.create.topics", "false")
-        .set("check.crcs", "true")
-        .set("fetch.error.backoff.ms", "100")
-        .set("queued.max.messages.kbytes", (32 << 10).to_string())
-        .create()
-}
-
 pub(super) struct Follower {
     client: ClientConfig,
-    consumer: Arc<BaseConsumer>,
+    asker: Arc<BaseConsumer>,
+    consumer: BaseConsumer,
     topic: String,
     embedded: Arc<Embedded>,
     positions: Positions,
@@ -77,13 +63,14 @@ struct Group {
 impl Follower {
     pub fn new(
         client: ClientConfig,
-        consumer: Arc<BaseConsumer>,
+        asker: Arc<BaseConsumer>,
         topic: String,
         embedded: Arc<Embedded>,
         positions: Positions,
         shared: Arc<Shared>,
-    ) -> Follower {
-        Follower { client, consumer, topic, embedded, positions, shared }
+    ) -> KafkaResult<Follower> {
+        let consumer = consumer(&client, &topic)?;
+        Ok(Follower { client, asker, consumer, topic, embedded, positions, shared })
     }
 
     pub fn start(self) -> io::Result<JoinHandle<()>> {
@@ -110,7 +97,7 @@ impl Follower {
         let mut looked: Option<Instant> = None;
         while !self.shared.is_stopped() {
             if looked.is_none_or(|at| at.elapsed() >= LOOK) {
-                let partitions = topic::partitions(&self.consumer, &self.topic).map_err(|e| e.to_string())?;
+                let partitions = topic::partitions(&self.asker, &self.topic).map_err(|e| e.to_string())?;
                 if looked.is_none() || partitions != Some(reached.len() as i32) {
                     reached = self.assign()?;
                 }
@@ -126,7 +113,7 @@ impl Follower {
 
     /// Takes up all partitions where they were left.
     fn assign(&self) -> Result<Vec<i64>, String> {
-        let partitions = topic::ensure(&self.client, &self.consumer, &self.topic)?;
+        let partitions = topic::ensure(&self.client, &self.asker, &self.topic)?;
         let (mut list, mut reached) = (TopicPartitionList::new(), Vec::new());
         for partition in 0..partitions {
             let next = self.left_at(partition)?;
@@ -140,7 +127,7 @@ impl Follower {
 
     fn left_at(&self, partition: i32) -> Result<i64, String> {
         let topic = &self.topic;
-        let watermarks = self.consumer.fetch_watermarks(topic, partition, PATIENCE);
+        let watermarks = self.asker.fetch_watermarks(topic, partition, PATIENCE);
         let (first, end) = watermarks.map_err(|e| format!("partition {partition}: {e}"))?;
         match self.positions.get(partition).map_err(|e| e.to_string())? {
             Some(next) if next > end => Err(format!(
@@ -226,6 +213,21 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+fn consumer(client: &ClientConfig, topic: &str) -> KafkaResult<BaseConsumer> {
+    client
+        .clone()
+        // Without a name nothing may be read. Nothing is committed under it and nobody joins it.
+        .set("group.id", format!("{topic}.followers"))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("allow.auto.create.topics", "false")
+        .set("check.crcs", "true")
+        .set("fetch.error.backoff.ms", "100")
+        .set("queued.max.messages.kbytes", (32 << 10).to_string())
+        .create()
 }
 
 /// The client itself goes on trying to reach the brokers; whether they answer is looked at every so often.

@@ -57,7 +57,8 @@ const BEGINNING: Duration = Duration::from_secs(5);
 /// The topic, followed. When this is dropped the follower has ended.
 pub(super) struct Brokers {
     topic: String,
-    consumer: Arc<BaseConsumer>,
+    /// Asks about the topic and reads none of it: a question would wait behind a request for records that are yet to come.
+    asker: Arc<BaseConsumer>,
     sender: Sender,
     shared: Arc<Shared>,
     follower: Mutex<Following>,
@@ -85,7 +86,8 @@ impl Brokers {
         let mut client = ClientConfig::new();
         client.extend(settings.cluster.client().map(|(name, value)| (name.to_owned(), value)));
         let topic = settings.topic.clone();
-        let consumer: Arc<BaseConsumer> = Arc::new(follower::consumer(&client, &topic).map_err(unusable)?);
+        let asker: BaseConsumer = client.clone().set("allow.auto.create.topics", "false").create().map_err(unusable)?;
+        let asker = Arc::new(asker);
         let sender = Sender::new(&client, &topic).map_err(unusable)?;
         let shared = Arc::new(Shared {
             reached: watch::Sender::new(None),
@@ -94,9 +96,9 @@ impl Brokers {
             stop: AtomicBool::new(false),
         });
         let positions = Positions::open(store, &topic)?;
-        let follower = Follower::new(client, consumer.clone(), topic.clone(), embedded, positions, shared.clone());
-        let follower = Mutex::new(Following::NotYet(Box::new(follower)));
-        Ok(Brokers { topic, consumer, sender, shared, follower })
+        let follower = Follower::new(client, asker.clone(), topic.clone(), embedded, positions, shared.clone());
+        let follower = Mutex::new(Following::NotYet(Box::new(follower.map_err(unusable)?)));
+        Ok(Brokers { topic, asker, sender, shared, follower })
     }
 
     /// Begins; once is enough.
@@ -139,8 +141,8 @@ impl Brokers {
             return Ok(());
         }
         self.begun().await?;
-        let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
-        let ends = spawn_blocking(move || ends(&consumer, &topic)).await.map_err(|_| AppendError::Closed)?;
+        let (asker, topic) = (self.asker.clone(), self.topic.clone());
+        let ends = spawn_blocking(move || ends(&asker, &topic)).await.map_err(|_| AppendError::Closed)?;
         let ends = ends.map_err(|e| AppendError::Write { reason: format!("its brokers do not answer: {e}") })?;
         let mut reached = self.shared.reached.subscribe();
         let there = reached.wait_for(|reached| {
@@ -206,8 +208,8 @@ fn unusable(error: KafkaError) -> LogError {
 }
 
 /// One past the last record of each partition.
-fn ends(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i64>, KafkaError> {
+fn ends(asker: &BaseConsumer, topic: &str) -> Result<Vec<i64>, KafkaError> {
     let gone = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
-    let partitions = topic::partitions(consumer, topic)?.ok_or(gone)?;
-    (0..partitions).map(|p| Ok(consumer.fetch_watermarks(topic, p, PATIENCE)?.1)).collect()
+    let partitions = topic::partitions(asker, topic)?.ok_or(gone)?;
+    (0..partitions).map(|p| Ok(asker.fetch_watermarks(topic, p, PATIENCE)?.1)).collect()
 }

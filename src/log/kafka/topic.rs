@@ -17,20 +17,20 @@ const PARTITIONS: i32 = 12;
 const COPIES: i32 = 3;
 
 /// How many partitions the topic has; `None` where there is none of that name.
-pub(super) fn partitions(consumer: &BaseConsumer, topic: &str) -> KafkaResult<Option<i32>> {
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+pub(super) fn partitions(asker: &BaseConsumer, topic: &str) -> KafkaResult<Option<i32>> {
+    let metadata = asker.fetch_metadata(Some(topic), PATIENCE)?;
     let found = metadata.topics().iter().find(|t| t.name() == topic);
     Ok(found.map(|t| t.partitions().len() as i32).filter(|n| *n > 0))
 }
 
 /// Sees to it that there is the topic, with settings that keep what was acknowledged; how many partitions it has.
-pub(super) fn ensure(client: &ClientConfig, consumer: &BaseConsumer, topic: &str) -> Result<i32, String> {
-    let partitions_now = || partitions(consumer, topic).map_err(|e| e.to_string());
+pub(super) fn ensure(client: &ClientConfig, asker: &BaseConsumer, topic: &str) -> Result<i32, String> {
+    let partitions_now = || partitions(asker, topic).map_err(|e| e.to_string());
     if let Some(partitions) = partitions_now()? {
         check(client, topic)?;
         return Ok(partitions);
     }
-    let brokers = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(|e| e.to_string())?.brokers().len();
+    let brokers = asker.fetch_metadata(Some(topic), PATIENCE).map_err(|e| e.to_string())?.brokers().len();
     make(client, topic, brokers)?;
     // The brokers need a moment to tell one another.
     for _ in 0..50 {
