@@ -4,12 +4,12 @@
 //! time to plan (each nested subquery is planned twice), or one that doubles with each line (a `WITH` that names the
 //! one before it twice). None of these is stopped by limits of time and memory, as they act in the planner.
 
-use std::{collections::HashMap, convert::Infallible, ops::ControlFlow};
+use std::{collections::HashMap, ops::ControlFlow};
 
 use datafusion::sql::{
     parser::Statement,
     sqlparser::{
-        ast::{Expr, ObjectName, Query, Statement as Ast, Visit, Visitor, visit_relations},
+        ast::{Expr, ObjectName, Query, Visit, Visitor},
         keywords::Keyword,
         tokenizer::{Token, TokenWithSpan},
     },
@@ -113,15 +113,15 @@ pub(super) fn check_statement(statement: &Statement) -> Result<(), SqlError> {
         Statement::Explain(explain) => return check_statement(&explain.statement),
         _ => return Ok(()),
     };
-    if let ControlFlow::Break(told) = ast.visit(&mut Nesting::default()) {
-        return Err(told);
-    }
-    let mut tables = Tables::default();
+    let mut walk = Walk::default();
     // Twice, as a query inside may name a table of the query around it.
     for _ in 0..2 {
-        tables.count(ast);
+        walk.read = vec![0];
+        if let ControlFlow::Break(told) = ast.visit(&mut walk) {
+            return Err(told);
+        }
     }
-    if tables.of(ast) > MAX_TABLES {
+    if walk.read.iter().any(|read| *read > MAX_TABLES) {
         return Err(SqlError::user(format!(
             "with each WITH written out the query reads more than {MAX_TABLES} tables: name each of them fewer times"
         )));
@@ -129,20 +129,38 @@ pub(super) fn check_statement(statement: &Statement) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// How deep the visitor is in subqueries of expressions.
+/// One walk through a statement for all that is counted in it: the parser's tree has hundreds of types, and each
+/// visitor's way through them is compiled for itself.
 #[derive(Default)]
-struct Nesting(usize);
+struct Walk {
+    /// How deep it is in subqueries of expressions.
+    subqueries: usize,
+    /// How many tables are read in the statement, and in each of the queries that it is in.
+    read: Vec<u64>,
+    /// The `WITH` tables that were announced, by where their queries stand.
+    announced: HashMap<*const Query, String>,
+    /// How many tables each `WITH` table reads. One name that means two things counts as the larger.
+    reads: HashMap<String, u64>,
+}
 
 fn is_subquery(e: &Expr) -> bool {
     matches!(e, Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. })
 }
 
-impl Visitor for Nesting {
+impl Walk {
+    fn add(&mut self, tables: u64) {
+        if let Some(read) = self.read.last_mut() {
+            *read = read.saturating_add(tables);
+        }
+    }
+}
+
+impl Visitor for Walk {
     type Break = SqlError;
 
     fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<SqlError> {
-        self.0 += usize::from(is_subquery(e));
-        if self.0 > MAX_SUBQUERIES {
+        self.subqueries += usize::from(is_subquery(e));
+        if self.subqueries > MAX_SUBQUERIES {
             return ControlFlow::Break(SqlError::user(format!(
                 "more than {MAX_SUBQUERIES} subqueries inside one another: name parts of it with WITH"
             )));
@@ -151,39 +169,29 @@ impl Visitor for Nesting {
     }
 
     fn post_visit_expr(&mut self, e: &Expr) -> ControlFlow<SqlError> {
-        self.0 -= usize::from(is_subquery(e));
+        self.subqueries -= usize::from(is_subquery(e));
         ControlFlow::Continue(())
     }
-}
 
-/// How many tables each `WITH` table reads. One name that means two things counts as the larger.
-#[derive(Default)]
-struct Tables(HashMap<String, u64>);
-
-impl Tables {
-    fn count(&mut self, ast: &Ast) {
-        let ControlFlow::Continue(()) = ast.visit(self);
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<SqlError> {
+        self.add(self.reads.get(&name.to_string().to_lowercase()).copied().unwrap_or(1));
+        ControlFlow::Continue(())
     }
 
-    /// In all of `part`, each mention counted.
-    fn of<V: Visit>(&self, part: &V) -> u64 {
-        let mut sum = 0u64;
-        let ControlFlow::Continue(()) = visit_relations(part, |name: &ObjectName| {
-            sum = sum.saturating_add(self.0.get(&name.to_string().to_lowercase()).copied().unwrap_or(1));
-            ControlFlow::<Infallible>::Continue(())
-        });
-        sum
-    }
-}
-
-impl Visitor for Tables {
-    type Break = Infallible;
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Infallible> {
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
         for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
-            let (name, reads) = (cte.alias.name.to_string().to_lowercase(), self.of(cte.query.as_ref()));
-            let known = self.0.entry(name).or_default();
-            *known = reads.max(*known);
+            self.announced.insert(cte.query.as_ref(), cte.alias.name.to_string().to_lowercase());
+        }
+        self.read.push(0);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
+        let read = self.read.pop().unwrap_or_default();
+        self.add(read);
+        if let Some(name) = self.announced.get(&std::ptr::from_ref(query)) {
+            let known = self.reads.entry(name.clone()).or_default();
+            *known = read.max(*known);
         }
         ControlFlow::Continue(())
     }

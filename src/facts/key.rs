@@ -5,34 +5,29 @@
 //! whom goes by one key for all. Which key that is decides nothing about the rows, which are a function of the set of events:
 //! it spreads the load and keeps together what is folded together.
 
-use serde::Deserialize;
-
-use super::json::{Maybe, OnlyId, Reference};
+use super::json::{Maybe, OnlyId, Reference, object};
 use crate::base::{Envelope, Source};
 
 /// Of all events that link identities.
 const IDENTITIES: &str = "identities";
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Event<'a> {
-    #[serde(borrow)]
-    data: Maybe<Data<'a>>,
+object! {
+    struct Event<'a> {
+        data: Maybe<Data<'a>>,
+    }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Data<'a> {
-    #[serde(borrow)]
-    object: Maybe<Object<'a>>,
+object! {
+    struct Data<'a> {
+        object: Maybe<Object<'a>>,
+    }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Object<'a> {
-    #[serde(borrow)]
-    payment_intent: Reference<'a, OnlyId<'a>>,
-    charge: Reference<'a, OnlyId<'a>>,
+object! {
+    struct Object<'a> {
+        payment_intent: Reference<'a, OnlyId<'a>>,
+        charge: Reference<'a, OnlyId<'a>>,
+    }
 }
 
 /// See the module.

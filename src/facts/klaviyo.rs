@@ -3,131 +3,113 @@
 //! An event is the resource of the Events API with its metric and profile included; a profile is a resource of its
 //! own. The metric's name is the event's type.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError, decimal,
     decode::Event,
     identity::IdentifierKind,
-    json::{Flag, List, Maybe, Text},
+    json::{Flag, List, Maybe, Text, object},
     people::Someone,
     rows::{CartEvent, Consent, MessageEvent},
     suppression::{self, Word},
 };
 use crate::base::{Micros, PersonId};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Document<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    attributes: Maybe<Attributes<'a>>,
-    relationships: Maybe<Relationships<'a>>,
-    included: List<Maybe<Included<'a>>>,
+object! {
+    struct Document<'a> {
+        id: Text<'a>,
+        attributes: Maybe<Attributes<'a>>,
+        relationships: Maybe<Relationships<'a>>,
+        included: List<Maybe<Included<'a>>>,
+    }
 }
 
-/// Of an event: its properties. Of a profile: all the rest.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Attributes<'a> {
-    #[serde(borrow)]
-    event_properties: Maybe<Properties<'a>>,
-    email: Text<'a>,
-    phone_number: Text<'a>,
-    external_id: Text<'a>,
-    first_name: Text<'a>,
-    last_name: Text<'a>,
-    locale: Text<'a>,
-    location: Maybe<Location<'a>>,
-    subscriptions: Maybe<Subscriptions<'a>>,
+object! {
+    /// Of an event: its properties. Of a profile: all the rest.
+    struct Attributes<'a> {
+        event_properties: Maybe<Properties<'a>>,
+        email: Text<'a>,
+        phone_number: Text<'a>,
+        external_id: Text<'a>,
+        first_name: Text<'a>,
+        last_name: Text<'a>,
+        locale: Text<'a>,
+        location: Maybe<Location<'a>>,
+        subscriptions: Maybe<Subscriptions<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Properties<'a> {
-    #[serde(borrow, rename = "Campaign Name")]
-    campaign: Text<'a>,
-    #[serde(rename = "$message")]
-    message: Text<'a>,
-    #[serde(rename = "$flow")]
-    flow: Text<'a>,
-    #[serde(rename = "$variation")]
-    variation: Text<'a>,
-    cart_id: Text<'a>,
-    order_id: Text<'a>,
-    currency: Text<'a>,
-    #[serde(rename = "$currency_code")]
-    currency_code: Text<'a>,
-    #[serde(borrow, rename = "$value")]
-    value: Option<&'a serde_json::value::RawValue>,
+object! {
+    struct Properties<'a> {
+        campaign: Text<'a> = "Campaign Name",
+        message: Text<'a> = "$message",
+        flow: Text<'a> = "$flow",
+        variation: Text<'a> = "$variation",
+        cart_id: Text<'a>,
+        order_id: Text<'a>,
+        currency: Text<'a>,
+        currency_code: Text<'a> = "$currency_code",
+        value: Option<&'a serde_json::value::RawValue> = "$value",
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Location<'a> {
-    #[serde(borrow)]
-    country: Text<'a>,
-    timezone: Text<'a>,
+object! {
+    struct Location<'a> {
+        country: Text<'a>,
+        timezone: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Subscriptions<'a> {
-    #[serde(borrow)]
-    email: Maybe<Channel<'a>>,
-    sms: Maybe<Channel<'a>>,
+object! {
+    struct Subscriptions<'a> {
+        email: Maybe<Channel<'a>>,
+        sms: Maybe<Channel<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Channel<'a> {
-    #[serde(borrow)]
-    marketing: Maybe<Agreement<'a>>,
-    transactional: Maybe<Agreement<'a>>,
+object! {
+    struct Channel<'a> {
+        marketing: Maybe<Agreement<'a>>,
+        transactional: Maybe<Agreement<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Agreement<'a> {
-    #[serde(borrow)]
-    consent: Text<'a>,
-    consent_timestamp: Text<'a>,
-    last_updated: Text<'a>,
-    method: Text<'a>,
-    can_receive_email_marketing: Flag,
-    can_receive_sms_marketing: Flag,
-    suppression: List<Maybe<Suppressed<'a>>>,
+object! {
+    struct Agreement<'a> {
+        consent: Text<'a>,
+        consent_timestamp: Text<'a>,
+        last_updated: Text<'a>,
+        method: Text<'a>,
+        can_receive_email_marketing: Flag,
+        can_receive_sms_marketing: Flag,
+        suppression: List<Maybe<Suppressed<'a>>>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Suppressed<'a> {
-    #[serde(borrow)]
-    reason: Text<'a>,
-    timestamp: Text<'a>,
+object! {
+    struct Suppressed<'a> {
+        reason: Text<'a>,
+        timestamp: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Relationships<'a> {
-    #[serde(borrow)]
-    profile: Maybe<Linked<'a>>,
+object! {
+    struct Relationships<'a> {
+        profile: Maybe<Linked<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Linked<'a> {
-    #[serde(borrow)]
-    data: Maybe<Included<'a>>,
+object! {
+    struct Linked<'a> {
+        data: Maybe<Included<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Included<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    id: Text<'a>,
-    attributes: Maybe<Attributes<'a>>,
+object! {
+    struct Included<'a> {
+        kind: Text<'a> = "type",
+        id: Text<'a>,
+        attributes: Maybe<Attributes<'a>>,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {

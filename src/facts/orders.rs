@@ -1,40 +1,37 @@
 //! Past orders, imported from a file: one invoice an event.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError,
     decode::Event,
     identity::IdentifierKind,
-    json::{Amount, List, Maybe, Text, Whole},
+    json::{Amount, List, Maybe, Text, Whole, object},
     observation::{Mark, Observation, Sight, Step},
     rows::{ImportedOrder, Refund},
     table::Table,
 };
 use crate::base::{Currency, PersonId};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Order<'a> {
-    #[serde(borrow)]
-    order_ref: Text<'a>,
-    external_ref: Text<'a>,
-    customer_ref: Text<'a>,
-    email: Text<'a>,
-    phone: Text<'a>,
-    country: Text<'a>,
-    currency: Text<'a>,
-    amount: Amount,
-    lines: List<Maybe<Line>>,
-    refund_id: Text<'a>,
-    order_id: Text<'a>,
-    reason: Text<'a>,
+object! {
+    struct Order<'a> {
+        order_ref: Text<'a>,
+        external_ref: Text<'a>,
+        customer_ref: Text<'a>,
+        email: Text<'a>,
+        phone: Text<'a>,
+        country: Text<'a>,
+        currency: Text<'a>,
+        amount: Amount,
+        lines: List<Maybe<Line>>,
+        refund_id: Text<'a>,
+        order_id: Text<'a>,
+        reason: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Line {
-    quantity: Whole,
+object! {
+    struct Line {
+        quantity: Whole,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {

@@ -3,12 +3,10 @@
 //! Each record tells a part of a message's life. The furthest state leads, whatever came in which order, and what it
 //! leaves open is filled from the earlier ones.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError,
     decode::Event,
-    json::{Text, Whole},
+    json::{Text, Whole, object},
     observation::{Mark, Observation, Sight, Step},
     rows::Message,
     suppression::{self, Word},
@@ -16,20 +14,19 @@ use super::{
 };
 use crate::base::{Micros, PersonId};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Record<'a> {
-    #[serde(borrow)]
-    message_key: Text<'a>,
-    person_id: Text<'a>,
-    trigger: Text<'a>,
-    channel: Text<'a>,
-    provider: Text<'a>,
-    provider_id: Text<'a>,
-    template: Text<'a>,
-    destination_hash: Text<'a>,
-    at: Whole,
-    reason: Text<'a>,
+object! {
+    struct Record<'a> {
+        message_key: Text<'a>,
+        person_id: Text<'a>,
+        trigger: Text<'a>,
+        channel: Text<'a>,
+        provider: Text<'a>,
+        provider_id: Text<'a>,
+        template: Text<'a>,
+        destination_hash: Text<'a>,
+        at: Whole,
+        reason: Text<'a>,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {

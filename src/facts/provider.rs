@@ -3,12 +3,10 @@
 //! Read in one place for the tables and for whoever sends. Statuses and words that are not known here say nothing. A word
 //! counts at the place where it was given: START lifts what STOP said, and no complaint in Klaviyo.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError,
     decode::Event,
-    json::Text,
+    json::{Text, object},
     rows::MessageEvent,
     suppression::{self, Word},
 };
@@ -57,21 +55,16 @@ impl Fate {
 const STOP: [&str; 8] = ["STOP", "UNSUBSCRIBE", "END", "QUIT", "STOPALL", "REVOKE", "OPTOUT", "CANCEL"];
 const START: [&str; 3] = ["START", "YES", "UNSTOP"];
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Callback<'a> {
-    #[serde(borrow, rename = "MessageStatus")]
-    status: Text<'a>,
-    #[serde(rename = "ErrorCode")]
-    error_code: Text<'a>,
-    #[serde(rename = "From")]
-    from: Text<'a>,
-    #[serde(rename = "Body")]
-    body: Text<'a>,
-    #[serde(rename = "OptOutType")]
-    opt_out_type: Text<'a>,
-    /// Aliyun's.
-    err_code: Text<'a>,
+object! {
+    struct Callback<'a> {
+        status: Text<'a> = "MessageStatus",
+        error_code: Text<'a> = "ErrorCode",
+        from: Text<'a> = "From",
+        body: Text<'a> = "Body",
+        opt_out_type: Text<'a> = "OptOutType",
+        /// Aliyun's.
+        err_code: Text<'a>,
+    }
 }
 
 /// What `envelope` says. `None`: nothing that matters here.

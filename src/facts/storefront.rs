@@ -1,102 +1,90 @@
 //! The shop's pages: messages in the shape of Segment's tracking API, events by the names of its e-commerce spec.
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
     DecodeError, Row, decimal,
     decode::Event,
     identity::IdentifierKind,
-    json::{Maybe, Text, Whole},
+    json::{Maybe, Text, Whole, object},
     rows::{CartEvent, PageView, ProductView},
 };
 use crate::base::{Currency, PersonId};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Message<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    anonymous_id: Text<'a>,
-    user_id: Text<'a>,
-    previous_id: Text<'a>,
-    name: Text<'a>,
-    event: Text<'a>,
-    properties: Maybe<Properties<'a>>,
-    traits: Maybe<Traits<'a>>,
-    context: Maybe<Context<'a>>,
+object! {
+    struct Message<'a> {
+        kind: Text<'a> = "type",
+        anonymous_id: Text<'a> = "anonymousId",
+        user_id: Text<'a> = "userId",
+        previous_id: Text<'a> = "previousId",
+        name: Text<'a>,
+        event: Text<'a>,
+        properties: Maybe<Properties<'a>>,
+        traits: Maybe<Traits<'a>>,
+        context: Maybe<Context<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Properties<'a> {
-    #[serde(borrow)]
-    cart_id: Text<'a>,
-    order_id: Text<'a>,
-    product_id: Text<'a>,
-    name: Text<'a>,
-    category: Text<'a>,
-    email: Text<'a>,
-    quantity: Whole,
-    currency: Text<'a>,
-    #[serde(borrow)]
-    price: Option<&'a RawValue>,
-    #[serde(borrow)]
-    value: Option<&'a RawValue>,
-    #[serde(borrow)]
-    total: Option<&'a RawValue>,
-    #[serde(borrow)]
-    revenue: Option<&'a RawValue>,
-    path: Text<'a>,
-    url: Text<'a>,
-    referrer: Text<'a>,
+object! {
+    struct Properties<'a> {
+        cart_id: Text<'a>,
+        order_id: Text<'a>,
+        product_id: Text<'a>,
+        name: Text<'a>,
+        category: Text<'a>,
+        email: Text<'a>,
+        quantity: Whole,
+        currency: Text<'a>,
+        price: Option<&'a RawValue>,
+        value: Option<&'a RawValue>,
+        total: Option<&'a RawValue>,
+        revenue: Option<&'a RawValue>,
+        path: Text<'a>,
+        url: Text<'a>,
+        referrer: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Traits<'a> {
-    #[serde(borrow)]
-    email: Text<'a>,
-    phone: Text<'a>,
-    name: Text<'a>,
-    address: Maybe<Address<'a>>,
+object! {
+    struct Traits<'a> {
+        email: Text<'a>,
+        phone: Text<'a>,
+        name: Text<'a>,
+        address: Maybe<Address<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Address<'a> {
-    #[serde(borrow)]
-    country: Text<'a>,
+object! {
+    struct Address<'a> {
+        country: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Context<'a> {
-    #[serde(borrow)]
-    ip: Text<'a>,
-    locale: Text<'a>,
-    timezone: Text<'a>,
-    page: Maybe<Page<'a>>,
-    campaign: Maybe<Campaign<'a>>,
-    traits: Maybe<Traits<'a>>,
+object! {
+    struct Context<'a> {
+        ip: Text<'a>,
+        locale: Text<'a>,
+        timezone: Text<'a>,
+        page: Maybe<Page<'a>>,
+        campaign: Maybe<Campaign<'a>>,
+        traits: Maybe<Traits<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Page<'a> {
-    #[serde(borrow)]
-    path: Text<'a>,
-    url: Text<'a>,
-    referrer: Text<'a>,
+object! {
+    struct Page<'a> {
+        path: Text<'a>,
+        url: Text<'a>,
+        referrer: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Campaign<'a> {
-    #[serde(borrow)]
-    name: Text<'a>,
-    source: Text<'a>,
-    medium: Text<'a>,
+object! {
+    struct Campaign<'a> {
+        name: Text<'a>,
+        source: Text<'a>,
+        medium: Text<'a>,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {

@@ -40,6 +40,11 @@ fn asks_another_query(filter: &Expr) -> bool {
     filter.exists(asks).unwrap_or(true)
 }
 
+/// `iter_to_array` is some five thousand functions, compiled for each type of iterator: one type does.
+fn array(values: Vec<ScalarValue>) -> Result<ArrayRef> {
+    ScalarValue::iter_to_array(values)
+}
+
 /// The files whose partition values meet all of `filters`, which must all be decided by them.
 pub(super) fn by_partition(
     session: &dyn Session,
@@ -50,7 +55,7 @@ pub(super) fn by_partition(
     let Some(filter) = conjunction(filters).filter(|_| !files.is_empty()) else { return Ok(files.to_vec()) };
     let schema = Arc::new(Schema::new(layout.scan.table_partition_cols().clone()));
     let columns = (0..schema.fields().len())
-        .map(|i| ScalarValue::iter_to_array(files.iter().filter_map(|f| f.scan.partition_values.get(i).cloned())))
+        .map(|i| array(files.iter().filter_map(|f| f.scan.partition_values.get(i).cloned()).collect()))
         .collect::<Result<Vec<ArrayRef>>>()?;
     let values = RecordBatch::try_new(schema.clone(), columns)?;
     let filter = session.create_physical_expr(filter, &DFSchema::try_from(schema)?)?;
@@ -95,7 +100,7 @@ impl Bounds<'_> {
     fn bound(&self, column: &Column, which: impl Fn(&ColumnStatistics) -> &Precision<ScalarValue>) -> Option<ArrayRef> {
         let unknown = ScalarValue::try_from(self.schema.field_with_name(column.name()).ok()?.data_type()).ok()?;
         let value = |s: &ColumnStatistics| which(s).get_value().cloned();
-        ScalarValue::iter_to_array(self.of(column)?.map(|s| s.and_then(value).unwrap_or_else(|| unknown.clone()))).ok()
+        array(self.of(column)?.map(|s| s.and_then(value).unwrap_or_else(|| unknown.clone())).collect()).ok()
     }
 }
 

@@ -4,10 +4,12 @@
 //! of any version decodes. Only amounts are strict. They keep what stands there, so that whoever asks for one learns
 //! the field and the value.
 
+mod object;
 mod scalar;
 mod shape;
 
 pub(super) use self::{
+    object::{Object, object, read},
     scalar::{Amount, Flag, Rate, Text, Whole},
     shape::{Identified, List, Maybe, OnlyId, Reference},
 };

@@ -7,7 +7,7 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{Text, forgiving};
+use super::{Text, forgiving, object};
 
 /// A nested object, where it is one.
 #[derive(Debug, Clone)]
@@ -118,12 +118,12 @@ impl<'de: 'a, 'a, T: Deserialize<'de>> Deserialize<'de> for Reference<'a, T> {
     }
 }
 
-/// An object of which only the id matters.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(in crate::facts) struct OnlyId<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
+object! {
+    /// An object of which only the id matters.
+    #[derive(Clone)]
+    pub(in crate::facts) struct OnlyId<'a> {
+        id: Text<'a>,
+    }
 }
 
 impl Identified for OnlyId<'_> {

@@ -2,8 +2,6 @@
 //!
 //! Every amount is in minor units of the `currency` beside it, here the one that is settled in.
 
-use serde::{Deserialize, Serialize};
-
 use super::row;
 use crate::base::{Currency, Micros};
 

@@ -1,7 +1,5 @@
 //! Rows of what people did, each one event that is written once; and what their last word was on being written to.
 
-use serde::{Deserialize, Serialize};
-
 use super::row;
 use crate::base::{Currency, Micros, PersonId};
 

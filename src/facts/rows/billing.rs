@@ -3,8 +3,6 @@
 //! Every amount is in minor units of the `currency` beside it. Lists (`taxes`, `items`, `discounts`) are JSON texts, with
 //! their keys sorted; `core.invoice_taxes` is the table of the first.
 
-use serde::{Deserialize, Serialize};
-
 use super::row;
 use crate::base::{Currency, Micros, PersonId};
 

@@ -20,11 +20,18 @@ pub trait Cell {
 }
 
 /// The type of a row's field: a cell, or an optional one.
-pub trait Column {
+pub trait Column: Sized {
     fn field(name: &str) -> Field;
-    fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef
-    where
-        Self: 'a;
+    fn array(values: &[&Self]) -> ArrayRef;
+
+    /// The column of `rows` that `of` tells. Its type names no column, so that columns of one type share its code.
+    fn of_rows<R>(rows: &[&R], of: fn(&R) -> &Self) -> ArrayRef {
+        let mut values = Vec::with_capacity(rows.len());
+        for row in rows {
+            values.push(of(row));
+        }
+        Self::array(&values)
+    }
 }
 
 pub fn timestamp() -> DataType {
@@ -36,11 +43,8 @@ impl<C: Cell> Column for C {
         Field::new(name, C::data_type(), false)
     }
 
-    fn array<'a>(values: impl Iterator<Item = &'a C>) -> ArrayRef
-    where
-        C: 'a,
-    {
-        <C as Cell>::array(values.map(Some))
+    fn array(values: &[&C]) -> ArrayRef {
+        <C as Cell>::array(values.iter().map(|v| Some(*v)))
     }
 }
 
@@ -49,11 +53,8 @@ impl<C: Cell> Column for Option<C> {
         Field::new(name, C::data_type(), true)
     }
 
-    fn array<'a>(values: impl Iterator<Item = &'a Option<C>>) -> ArrayRef
-    where
-        C: 'a,
-    {
-        <C as Cell>::array(values.map(Option::as_ref))
+    fn array(values: &[&Option<C>]) -> ArrayRef {
+        <C as Cell>::array(values.iter().map(|v| v.as_ref()))
     }
 }
 

@@ -10,6 +10,7 @@ pub mod column;
 pub mod payments;
 pub mod people;
 pub mod risk;
+mod unpack;
 
 use std::sync::Arc;
 
@@ -18,35 +19,50 @@ use arrow::{
     datatypes::{DataType, Field},
     error::ArrowError,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::SeqAccess};
 
 pub use self::{balance::*, behaviour::*, billing::*, payments::*, people::*, risk::*};
 use super::Table;
 use crate::base::Offset;
 
 /// What the `row!` macro gives every row's struct.
-pub trait Record {
+pub trait Record: Sized {
+    const COLUMNS: &'static [&'static str];
     fn fields() -> Vec<Field>;
     fn arrays(rows: &[&Self]) -> Vec<ArrayRef>;
+    /// A row from its columns in their order.
+    fn unpack<'de, A: SeqAccess<'de>>(columns: &mut A) -> Result<Self, A::Error>;
 }
 
 /// A struct that is also a table's schema.
 macro_rules! row {
     ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, serde::Serialize)]
         pub struct $name {
             $($(#[$about])* pub $field: $type,)*
         }
 
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                super::unpack::row(deserializer)
+            }
+        }
+
         impl super::Record for $name {
+            const COLUMNS: &'static [&'static str] = &[$(stringify!($field)),*];
+
             fn fields() -> Vec<arrow::datatypes::Field> {
                 // A column may be a word of Rust's, as `r#type`.
                 vec![$(<$type as super::column::Column>::field(stringify!($field).trim_start_matches("r#")),)*]
             }
 
             fn arrays(rows: &[&Self]) -> Vec<arrow::array::ArrayRef> {
-                vec![$(<$type as super::column::Column>::array(rows.iter().map(|r| &r.$field)),)*]
+                vec![$(<$type as super::column::Column>::of_rows(rows, |row| &row.$field),)*]
+            }
+
+            fn unpack<'de, A: serde::de::SeqAccess<'de>>(columns: &mut A) -> Result<Self, A::Error> {
+                Ok($name { $($field: super::unpack::column(columns, stringify!($field))?,)* })
             }
         }
     };

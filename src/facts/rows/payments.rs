@@ -1,7 +1,5 @@
 //! Rows folded from payment objects. Every amount is in minor units of the `currency` beside it.
 
-use serde::{Deserialize, Serialize};
-
 use super::row;
 use crate::base::{Currency, Micros, PersonId};
 

@@ -1,7 +1,5 @@
 //! Rows on who people are, and on the messages we sent them.
 
-use serde::{Deserialize, Serialize};
-
 use super::row;
 use crate::base::{Micros, PersonId};
 

@@ -1,7 +1,5 @@
 //! Rows on payments that are called into question: disputes, warnings of fraud, reviews.
 
-use serde::{Deserialize, Serialize};
-
 use super::row;
 use crate::base::{Currency, Micros};
 

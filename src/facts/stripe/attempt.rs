@@ -4,8 +4,6 @@
 //! which is new for each try; where there was no request, with the digest of what the event says, so that twins are
 //! one.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError, Event, Mark, Message, Part, Saw, Seen, Step, Table,
     charge::{Charge, Payment},
@@ -16,35 +14,35 @@ use super::{
 use crate::{
     base::Currency,
     facts::{
-        json::{Maybe, OnlyId, Reference, Text},
+        json::{Maybe, OnlyId, Reference, Text, object},
         observation::{Fact, Failure},
         rows::PaymentAttempt,
     },
 };
 
-/// `last_payment_error`.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct PaymentError<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    code: Text<'a>,
-    decline_code: Text<'a>,
-    charge: Reference<'a, OnlyId<'a>>,
-    advice_code: Text<'a>,
-    network_advice_code: Text<'a>,
-    network_decline_code: Text<'a>,
-    payment_method: Maybe<Method<'a>>,
-    source: Maybe<Card<'a>>,
+object! {
+    /// `last_payment_error`.
+    #[derive(Clone)]
+    pub(super) struct PaymentError<'a> {
+        kind: Text<'a> = "type",
+        code: Text<'a>,
+        decline_code: Text<'a>,
+        charge: Reference<'a, OnlyId<'a>>,
+        advice_code: Text<'a>,
+        network_advice_code: Text<'a>,
+        network_decline_code: Text<'a>,
+        payment_method: Maybe<Method<'a>>,
+        source: Maybe<Card<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Method<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    card: Maybe<Card<'a>>,
-    billing_details: Maybe<Billing<'a>>,
+object! {
+    #[derive(Clone)]
+    struct Method<'a> {
+        kind: Text<'a> = "type",
+        card: Maybe<Card<'a>>,
+        billing_details: Maybe<Billing<'a>>,
+    }
 }
 
 pub(super) fn of_charge(event: &Event, charge: &Charge, payment: &Payment, id: &str) -> PaymentAttempt {

@@ -1,46 +1,43 @@
 //! Balance transactions. Stripe sends no event of them: they are fetched, or carried whole within what caused them.
 
-use serde::Deserialize;
 use serde_json::json;
 
 use super::{DecodeError, Event, Message, Part, Saw, Seen, Step, Table, list_text, prior};
 use crate::facts::{
-    json::{Amount, Identified, List, Maybe, OnlyId, Rate, Reference, Text, Whole},
+    json::{Amount, Identified, List, Maybe, OnlyId, Rate, Reference, Text, Whole, object},
     observation::{Fact, Settlement},
     rows::BalanceTransaction,
 };
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Transaction<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    object: Text<'a>,
-    amount: Amount,
-    available_on: Whole,
-    balance_type: Text<'a>,
-    created: Whole,
-    pub currency: Text<'a>,
-    pub exchange_rate: Rate,
-    pub fee: Amount,
-    fee_details: List<Maybe<FeeDetail<'a>>>,
-    pub net: Amount,
-    reporting_category: Text<'a>,
-    source: Reference<'a, OnlyId<'a>>,
-    status: Text<'a>,
-    #[serde(rename = "type")]
-    kind: Text<'a>,
+object! {
+    #[derive(Clone)]
+    pub(super) struct Transaction<'a> {
+        id: Text<'a>,
+        object: Text<'a>,
+        amount: Amount,
+        available_on: Whole,
+        balance_type: Text<'a>,
+        created: Whole,
+        pub currency: Text<'a>,
+        pub exchange_rate: Rate,
+        pub fee: Amount,
+        fee_details: List<Maybe<FeeDetail<'a>>>,
+        pub net: Amount,
+        reporting_category: Text<'a>,
+        source: Reference<'a, OnlyId<'a>>,
+        status: Text<'a>,
+        kind: Text<'a> = "type",
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct FeeDetail<'a> {
-    amount: Amount,
-    #[serde(borrow)]
-    currency: Text<'a>,
-    description: Text<'a>,
-    #[serde(rename = "type")]
-    kind: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct FeeDetail<'a> {
+        amount: Amount,
+        currency: Text<'a>,
+        description: Text<'a>,
+        kind: Text<'a> = "type",
+    }
 }
 
 impl Identified for Transaction<'_> {

@@ -1,7 +1,5 @@
 //! Charges: their own rows, the attempts they are, and what they tell of their intent and their refunds.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table, attempt,
     balance::{self, Transaction},
@@ -13,44 +11,44 @@ use crate::{
     base::{Currency, Micros, PersonId, time::MINUTE},
     facts::{
         identity::IdentifierKind,
-        json::{Amount, Flag, Identified, List, Maybe, OnlyId, Reference, Text, Whole},
+        json::{Amount, Flag, Identified, List, Maybe, OnlyId, Reference, Text, Whole, object},
         observation::Fact,
         rows,
     },
 };
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Charge<'a> {
-    #[serde(borrow)]
-    pub id: Text<'a>,
-    object: Text<'a>,
-    amount: Amount,
-    amount_captured: Amount,
-    amount_refunded: Amount,
-    balance_transaction: Reference<'a, Transaction<'a>>,
-    pub billing_details: Maybe<Billing<'a>>,
-    captured: Flag,
-    /// The card itself, before there was `source`.
-    pub card: Maybe<Card<'a>>,
-    pub created: Whole,
-    currency: Text<'a>,
-    customer: Reference<'a, OnlyId<'a>>,
-    dispute: Reference<'a, OnlyId<'a>>,
-    disputed: Flag,
-    pub failure_code: Text<'a>,
-    pub invoice: Reference<'a, OnlyId<'a>>,
-    pub metadata: Maybe<Metadata<'a>>,
-    pub outcome: Maybe<Outcome<'a>>,
-    paid: Flag,
-    pub payment_intent: Reference<'a, OnlyId<'a>>,
-    pub payment_method_details: Maybe<MethodDetails<'a>>,
-    receipt_email: Text<'a>,
-    refunded: Flag,
-    refunds: List<Maybe<Refund<'a>>>,
-    shipping: Maybe<Billing<'a>>,
-    pub source: Maybe<Card<'a>>,
-    status: Text<'a>,
+object! {
+    #[derive(Clone)]
+    pub(super) struct Charge<'a> {
+        pub id: Text<'a>,
+        object: Text<'a>,
+        amount: Amount,
+        amount_captured: Amount,
+        amount_refunded: Amount,
+        balance_transaction: Reference<'a, Transaction<'a>>,
+        pub billing_details: Maybe<Billing<'a>>,
+        captured: Flag,
+        /// The card itself, before there was `source`.
+        pub card: Maybe<Card<'a>>,
+        pub created: Whole,
+        currency: Text<'a>,
+        customer: Reference<'a, OnlyId<'a>>,
+        dispute: Reference<'a, OnlyId<'a>>,
+        disputed: Flag,
+        pub failure_code: Text<'a>,
+        pub invoice: Reference<'a, OnlyId<'a>>,
+        pub metadata: Maybe<Metadata<'a>>,
+        pub outcome: Maybe<Outcome<'a>>,
+        paid: Flag,
+        pub payment_intent: Reference<'a, OnlyId<'a>>,
+        pub payment_method_details: Maybe<MethodDetails<'a>>,
+        receipt_email: Text<'a>,
+        refunded: Flag,
+        refunds: List<Maybe<Refund<'a>>>,
+        shipping: Maybe<Billing<'a>>,
+        pub source: Maybe<Card<'a>>,
+        status: Text<'a>,
+    }
 }
 
 impl Identified for Charge<'_> {

@@ -1,68 +1,67 @@
 //! Checkout sessions. There is no event of their creation: it is known from `created` when they end.
 
-use serde::Deserialize;
-
 use super::{DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table, parts::Billing, shown};
 use crate::facts::{
     identity::IdentifierKind,
-    json::{Amount, Maybe, OnlyId, Reference, Text, Whole},
+    json::{Amount, Maybe, OnlyId, Reference, Text, Whole, object},
     observation::Fact,
     rows,
 };
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Session<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    object: Text<'a>,
-    amount_subtotal: Amount,
-    amount_total: Amount,
-    client_reference_id: Text<'a>,
-    /// `shipping` before basil, then `shipping_details` at the top.
-    collected_information: Maybe<Collected<'a>>,
-    created: Whole,
-    currency: Text<'a>,
-    customer: Reference<'a, OnlyId<'a>>,
-    customer_details: Maybe<Billing<'a>>,
-    customer_email: Text<'a>,
-    expires_at: Whole,
-    invoice: Reference<'a, OnlyId<'a>>,
-    locale: Text<'a>,
-    metadata: Maybe<Metadata<'a>>,
-    mode: Text<'a>,
-    payment_intent: Reference<'a, OnlyId<'a>>,
-    payment_status: Text<'a>,
-    presentment_details: Maybe<Presentment<'a>>,
-    recovered_from: Text<'a>,
-    shipping: Maybe<Billing<'a>>,
-    shipping_details: Maybe<Billing<'a>>,
-    status: Text<'a>,
-    subscription: Reference<'a, OnlyId<'a>>,
-    total_details: Maybe<Totals>,
+object! {
+    #[derive(Clone)]
+    struct Session<'a> {
+        id: Text<'a>,
+        object: Text<'a>,
+        amount_subtotal: Amount,
+        amount_total: Amount,
+        client_reference_id: Text<'a>,
+        /// `shipping` before basil, then `shipping_details` at the top.
+        collected_information: Maybe<Collected<'a>>,
+        created: Whole,
+        currency: Text<'a>,
+        customer: Reference<'a, OnlyId<'a>>,
+        customer_details: Maybe<Billing<'a>>,
+        customer_email: Text<'a>,
+        expires_at: Whole,
+        invoice: Reference<'a, OnlyId<'a>>,
+        locale: Text<'a>,
+        metadata: Maybe<Metadata<'a>>,
+        mode: Text<'a>,
+        payment_intent: Reference<'a, OnlyId<'a>>,
+        payment_status: Text<'a>,
+        presentment_details: Maybe<Presentment<'a>>,
+        recovered_from: Text<'a>,
+        shipping: Maybe<Billing<'a>>,
+        shipping_details: Maybe<Billing<'a>>,
+        status: Text<'a>,
+        subscription: Reference<'a, OnlyId<'a>>,
+        total_details: Maybe<Totals>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Collected<'a> {
-    #[serde(borrow)]
-    shipping_details: Maybe<Billing<'a>>,
+object! {
+    #[derive(Clone)]
+    struct Collected<'a> {
+        shipping_details: Maybe<Billing<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Presentment<'a> {
-    presentment_amount: Amount,
-    #[serde(borrow)]
-    presentment_currency: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct Presentment<'a> {
+        presentment_amount: Amount,
+        presentment_currency: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Totals {
-    amount_discount: Amount,
-    amount_shipping: Amount,
-    amount_tax: Amount,
+object! {
+    #[derive(Clone)]
+    struct Totals {
+        amount_discount: Amount,
+        amount_shipping: Amount,
+        amount_tax: Amount,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {

@@ -1,53 +1,51 @@
 //! Customers. A deletion may say no more than the id: then the row keeps what was known.
 
-use serde::Deserialize;
-
 use super::{DecodeError, Event, Mark, Message, Metadata, Saw, Seen, Step, Table, parts::Billing, prior};
 use crate::facts::{
     identity::IdentifierKind,
-    json::{Amount, Flag, List, Maybe, OnlyId, Reference, Text, Whole},
+    json::{Amount, Flag, List, Maybe, OnlyId, Reference, Text, Whole, object},
     rows,
 };
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Customer<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    object: Text<'a>,
-    /// `balance` before 2019.
-    account_balance: Amount,
-    address: Maybe<super::parts::Address<'a>>,
-    balance: Amount,
-    created: Whole,
-    currency: Text<'a>,
-    default_source: Reference<'a, OnlyId<'a>>,
-    deleted: Flag,
-    delinquent: Flag,
-    email: Text<'a>,
-    invoice_settings: Maybe<InvoiceSettings<'a>>,
-    metadata: Maybe<Metadata<'a>>,
-    name: Text<'a>,
-    phone: Text<'a>,
-    preferred_locales: List<Text<'a>>,
-    shipping: Maybe<Billing<'a>>,
-    /// Cards on file, before payment methods.
-    sources: List<Maybe<SourceCountry<'a>>>,
-    tax_exempt: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct Customer<'a> {
+        id: Text<'a>,
+        object: Text<'a>,
+        /// `balance` before 2019.
+        account_balance: Amount,
+        address: Maybe<super::parts::Address<'a>>,
+        balance: Amount,
+        created: Whole,
+        currency: Text<'a>,
+        default_source: Reference<'a, OnlyId<'a>>,
+        deleted: Flag,
+        delinquent: Flag,
+        email: Text<'a>,
+        invoice_settings: Maybe<InvoiceSettings<'a>>,
+        metadata: Maybe<Metadata<'a>>,
+        name: Text<'a>,
+        phone: Text<'a>,
+        preferred_locales: List<Text<'a>>,
+        shipping: Maybe<Billing<'a>>,
+        /// Cards on file, before payment methods.
+        sources: List<Maybe<SourceCountry<'a>>>,
+        tax_exempt: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct InvoiceSettings<'a> {
-    #[serde(borrow)]
-    default_payment_method: Reference<'a, OnlyId<'a>>,
+object! {
+    #[derive(Clone)]
+    struct InvoiceSettings<'a> {
+        default_payment_method: Reference<'a, OnlyId<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct SourceCountry<'a> {
-    #[serde(borrow)]
-    country: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct SourceCountry<'a> {
+        country: Text<'a>,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {

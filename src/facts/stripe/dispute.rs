@@ -3,8 +3,6 @@
 //! A dispute may be told of as lost before it is told of as created, and be won after it was lost. So its status ranks: an
 //! inquiry, then what wants an answer, what is looked at, what is decided; and what is won stays won.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError, Event, Mark, Message, Saw, Seen, Step, Table,
     balance::{self, Transaction},
@@ -13,53 +11,54 @@ use super::{
 use crate::{
     base::Micros,
     facts::{
-        json::{Amount, Flag, List, Maybe, OnlyId, Reference, Text, Whole},
+        json::{Amount, Flag, List, Maybe, OnlyId, Reference, Text, Whole, object},
         rows,
     },
 };
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Dispute<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    object: Text<'a>,
-    amount: Amount,
-    balance_transactions: List<Maybe<Transaction<'a>>>,
-    charge: Reference<'a, OnlyId<'a>>,
-    created: Whole,
-    currency: Text<'a>,
-    evidence_details: Maybe<EvidenceDetails>,
-    /// `evidence_details.due_by` before 2014-12-08.
-    evidence_due_by: Whole,
-    is_charge_refundable: Flag,
-    network_reason_code: Text<'a>,
-    payment_intent: Reference<'a, OnlyId<'a>>,
-    payment_method_details: Maybe<MethodDetails<'a>>,
-    reason: Text<'a>,
-    status: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct Dispute<'a> {
+        id: Text<'a>,
+        object: Text<'a>,
+        amount: Amount,
+        balance_transactions: List<Maybe<Transaction<'a>>>,
+        charge: Reference<'a, OnlyId<'a>>,
+        created: Whole,
+        currency: Text<'a>,
+        evidence_details: Maybe<EvidenceDetails>,
+        /// `evidence_details.due_by` before 2014-12-08.
+        evidence_due_by: Whole,
+        is_charge_refundable: Flag,
+        network_reason_code: Text<'a>,
+        payment_intent: Reference<'a, OnlyId<'a>>,
+        payment_method_details: Maybe<MethodDetails<'a>>,
+        reason: Text<'a>,
+        status: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct EvidenceDetails {
-    due_by: Whole,
-    submission_count: Whole,
+object! {
+    #[derive(Clone)]
+    struct EvidenceDetails {
+        due_by: Whole,
+        submission_count: Whole,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct MethodDetails<'a> {
-    #[serde(borrow)]
-    card: Maybe<Card<'a>>,
+object! {
+    #[derive(Clone)]
+    struct MethodDetails<'a> {
+        card: Maybe<Card<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Card<'a> {
-    #[serde(borrow)]
-    brand: Text<'a>,
-    network_reason_code: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct Card<'a> {
+        brand: Text<'a>,
+        network_reason_code: Text<'a>,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {

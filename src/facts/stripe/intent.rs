@@ -1,7 +1,5 @@
 //! Payment intents.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError, Event, Mark, Message, Metadata, Saw, Seen, Step, Table,
     attempt::{self, PaymentError},
@@ -11,37 +9,37 @@ use super::{
 };
 use crate::facts::{
     identity::IdentifierKind,
-    json::{Amount, List, Maybe, OnlyId, Reference, Text, Whole},
+    json::{Amount, List, Maybe, OnlyId, Reference, Text, Whole, object},
     observation::Status,
     people::Someone,
     rows::PaymentIntent,
 };
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Intent<'a> {
-    #[serde(borrow)]
-    pub id: Text<'a>,
-    object: Text<'a>,
-    amount: Amount,
-    amount_received: Amount,
-    amount_capturable: Amount,
-    canceled_at: Whole,
-    cancellation_reason: Text<'a>,
-    capture_method: Text<'a>,
-    /// Carried along before 2022-11-15.
-    charges: List<Maybe<Charge<'a>>>,
-    pub created: Whole,
-    currency: Text<'a>,
-    pub customer: Reference<'a, OnlyId<'a>>,
-    pub invoice: Reference<'a, OnlyId<'a>>,
-    pub last_payment_error: Maybe<PaymentError<'a>>,
-    pub latest_charge: Reference<'a, Charge<'a>>,
-    metadata: Maybe<Metadata<'a>>,
-    payment_method_types: List<Text<'a>>,
-    pub receipt_email: Text<'a>,
-    shipping: Maybe<Billing<'a>>,
-    pub status: Text<'a>,
+object! {
+    #[derive(Clone)]
+    pub(super) struct Intent<'a> {
+        pub id: Text<'a>,
+        object: Text<'a>,
+        amount: Amount,
+        amount_received: Amount,
+        amount_capturable: Amount,
+        canceled_at: Whole,
+        cancellation_reason: Text<'a>,
+        capture_method: Text<'a>,
+        /// Carried along before 2022-11-15.
+        charges: List<Maybe<Charge<'a>>>,
+        pub created: Whole,
+        currency: Text<'a>,
+        pub customer: Reference<'a, OnlyId<'a>>,
+        pub invoice: Reference<'a, OnlyId<'a>>,
+        pub last_payment_error: Maybe<PaymentError<'a>>,
+        pub latest_charge: Reference<'a, Charge<'a>>,
+        metadata: Maybe<Metadata<'a>>,
+        payment_method_types: List<Text<'a>>,
+        pub receipt_email: Text<'a>,
+        shipping: Maybe<Billing<'a>>,
+        pub status: Text<'a>,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {

@@ -3,8 +3,6 @@
 //! Since 2025-03-31 an invoice names its subscription in `parent`, its taxes in `total_taxes` and its payments in objects
 //! of their own; before, all of it stood on the invoice itself. Both give the same rows.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError, Event, Mark, Message, Part, Saw, Seen, Step, Table, prior, shown,
     tax::{self, Lines, Tax, TaxRate},
@@ -13,96 +11,97 @@ use crate::{
     base::{Currency, Micros},
     facts::{
         identity::IdentifierKind,
-        json::{Amount, Flag, List, Maybe, OnlyId, Reference, Text, Whole},
+        json::{Amount, Flag, List, Maybe, OnlyId, Reference, Text, Whole, object},
         observation::Fact,
         rows,
     },
 };
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Invoice<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    object: Text<'a>,
-    amount_due: Amount,
-    amount_paid: Amount,
-    amount_remaining: Amount,
-    attempt_count: Whole,
-    attempted: Flag,
-    /// `collection_method` before 2019-10-17.
-    billing: Text<'a>,
-    billing_reason: Text<'a>,
-    charge: Reference<'a, OnlyId<'a>>,
-    closed: Flag,
-    collection_method: Text<'a>,
-    created: Whole,
-    currency: Text<'a>,
-    customer: Reference<'a, OnlyId<'a>>,
-    /// `created` before 2019-03-14.
-    date: Whole,
-    default_tax_rates: List<Maybe<TaxRate<'a>>>,
-    due_date: Whole,
-    finalized_at: Whole,
-    forgiven: Flag,
-    lines: Maybe<Lines<'a>>,
-    next_payment_attempt: Whole,
-    paid: Flag,
-    parent: Maybe<Parent<'a>>,
-    payment_intent: Reference<'a, OnlyId<'a>>,
-    payments: List<Maybe<Payment<'a>>>,
-    status: Text<'a>,
-    status_transitions: Maybe<Transitions>,
-    subscription: Reference<'a, OnlyId<'a>>,
-    tax: Amount,
-    total: Amount,
-    total_excluding_tax: Amount,
-    total_tax_amounts: List<Maybe<Tax<'a>>>,
-    total_taxes: List<Maybe<Tax<'a>>>,
+object! {
+    #[derive(Clone)]
+    struct Invoice<'a> {
+        id: Text<'a>,
+        object: Text<'a>,
+        amount_due: Amount,
+        amount_paid: Amount,
+        amount_remaining: Amount,
+        attempt_count: Whole,
+        attempted: Flag,
+        /// `collection_method` before 2019-10-17.
+        billing: Text<'a>,
+        billing_reason: Text<'a>,
+        charge: Reference<'a, OnlyId<'a>>,
+        closed: Flag,
+        collection_method: Text<'a>,
+        created: Whole,
+        currency: Text<'a>,
+        customer: Reference<'a, OnlyId<'a>>,
+        /// `created` before 2019-03-14.
+        date: Whole,
+        default_tax_rates: List<Maybe<TaxRate<'a>>>,
+        due_date: Whole,
+        finalized_at: Whole,
+        forgiven: Flag,
+        lines: Maybe<Lines<'a>>,
+        next_payment_attempt: Whole,
+        paid: Flag,
+        parent: Maybe<Parent<'a>>,
+        payment_intent: Reference<'a, OnlyId<'a>>,
+        payments: List<Maybe<Payment<'a>>>,
+        status: Text<'a>,
+        status_transitions: Maybe<Transitions>,
+        subscription: Reference<'a, OnlyId<'a>>,
+        tax: Amount,
+        total: Amount,
+        total_excluding_tax: Amount,
+        total_tax_amounts: List<Maybe<Tax<'a>>>,
+        total_taxes: List<Maybe<Tax<'a>>>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Parent<'a> {
-    #[serde(borrow)]
-    subscription_details: Maybe<ParentSubscription<'a>>,
+object! {
+    #[derive(Clone)]
+    struct Parent<'a> {
+        subscription_details: Maybe<ParentSubscription<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct ParentSubscription<'a> {
-    #[serde(borrow)]
-    subscription: Reference<'a, OnlyId<'a>>,
+object! {
+    #[derive(Clone)]
+    struct ParentSubscription<'a> {
+        subscription: Reference<'a, OnlyId<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Transitions {
-    finalized_at: Whole,
-    paid_at: Whole,
+object! {
+    #[derive(Clone)]
+    struct Transitions {
+        finalized_at: Whole,
+        paid_at: Whole,
+    }
 }
 
-/// An `invoice_payment`.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Payment<'a> {
-    #[serde(borrow)]
-    object: Text<'a>,
-    amount_paid: Amount,
-    created: Whole,
-    currency: Text<'a>,
-    invoice: Reference<'a, OnlyId<'a>>,
-    payment: Maybe<PaidBy<'a>>,
-    status: Text<'a>,
-    status_transitions: Maybe<Transitions>,
+object! {
+    /// An `invoice_payment`.
+    #[derive(Clone)]
+    struct Payment<'a> {
+        object: Text<'a>,
+        amount_paid: Amount,
+        created: Whole,
+        currency: Text<'a>,
+        invoice: Reference<'a, OnlyId<'a>>,
+        payment: Maybe<PaidBy<'a>>,
+        status: Text<'a>,
+        status_transitions: Maybe<Transitions>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct PaidBy<'a> {
-    #[serde(borrow)]
-    charge: Reference<'a, OnlyId<'a>>,
-    payment_intent: Reference<'a, OnlyId<'a>>,
+object! {
+    #[derive(Clone)]
+    struct PaidBy<'a> {
+        charge: Reference<'a, OnlyId<'a>>,
+        payment_intent: Reference<'a, OnlyId<'a>>,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {

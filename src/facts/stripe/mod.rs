@@ -34,7 +34,7 @@ use super::{
     DecodeError, Row,
     decode::Event,
     identity::IdentifierKind,
-    json::{Identified, OnlyId, Reference, Text, Whole},
+    json::{Identified, OnlyId, Reference, Text, Whole, object},
     observation::{Mark, Observation, Part, Sight, Step},
     people::Someone,
     table::Table,
@@ -90,19 +90,19 @@ struct Data<'a, O> {
     previous_attributes: Option<&'a RawValue>,
 }
 
-/// The keys of `metadata` that shops use to tie a payment to their own records.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Metadata<'a> {
-    #[serde(borrow)]
-    cart_id: Text<'a>,
-    order_id: Text<'a>,
-    order_ref: Text<'a>,
-    external_ref: Text<'a>,
-    user_id: Text<'a>,
-    anonymous_id: Text<'a>,
-    ip: Text<'a>,
-    ip_address: Text<'a>,
+object! {
+    /// The keys of `metadata` that shops use to tie a payment to their own records.
+    #[derive(Clone)]
+    struct Metadata<'a> {
+        cart_id: Text<'a>,
+        order_id: Text<'a>,
+        order_ref: Text<'a>,
+        external_ref: Text<'a>,
+        user_id: Text<'a>,
+        anonymous_id: Text<'a>,
+        ip: Text<'a>,
+        ip_address: Text<'a>,
+    }
 }
 
 impl Metadata<'_> {

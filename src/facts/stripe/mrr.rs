@@ -4,13 +4,12 @@
 //! months, 52 weeks, 365 days. What is metered is not known before it is used, and counts nothing. A discount that an event
 //! only names by its id lowers nothing, for nobody can say by how much.
 
-use serde::Deserialize;
 use serde_json::json;
 
 use super::{DecodeError, Event, list_text};
 use crate::{
     base::{Currency, Micros},
-    facts::json::{Amount, Identified, List, Maybe, OnlyId, Reference, Text, Whole},
+    facts::json::{Amount, Identified, List, Maybe, OnlyId, Reference, Text, Whole, object},
 };
 
 /// Decimal places of a minor unit while it is reckoned with: those of `unit_amount_decimal`.
@@ -27,81 +26,81 @@ pub(super) struct Terms<'a> {
     pub at: Micros,
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Item<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    pub current_period_end: Whole,
-    pub current_period_start: Whole,
-    discounts: List<Reference<'a, Discount<'a>>>,
-    plan: Maybe<Plan<'a>>,
-    price: Maybe<Price<'a>>,
-    quantity: Whole,
+object! {
+    #[derive(Clone)]
+    pub(super) struct Item<'a> {
+        id: Text<'a>,
+        pub current_period_end: Whole,
+        pub current_period_start: Whole,
+        discounts: List<Reference<'a, Discount<'a>>>,
+        plan: Maybe<Plan<'a>>,
+        price: Maybe<Price<'a>>,
+        quantity: Whole,
+    }
 }
 
-/// A price of before there were prices.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Plan<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    amount: Amount,
-    amount_decimal: Text<'a>,
-    currency: Text<'a>,
-    interval: Text<'a>,
-    interval_count: Whole,
-    product: Reference<'a, OnlyId<'a>>,
-    usage_type: Text<'a>,
+object! {
+    /// A price of before there were prices.
+    #[derive(Clone)]
+    pub(super) struct Plan<'a> {
+        id: Text<'a>,
+        amount: Amount,
+        amount_decimal: Text<'a>,
+        currency: Text<'a>,
+        interval: Text<'a>,
+        interval_count: Whole,
+        product: Reference<'a, OnlyId<'a>>,
+        usage_type: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Price<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    currency: Text<'a>,
-    product: Reference<'a, OnlyId<'a>>,
-    recurring: Maybe<Recurring<'a>>,
-    unit_amount: Amount,
-    unit_amount_decimal: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct Price<'a> {
+        id: Text<'a>,
+        currency: Text<'a>,
+        product: Reference<'a, OnlyId<'a>>,
+        recurring: Maybe<Recurring<'a>>,
+        unit_amount: Amount,
+        unit_amount_decimal: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Recurring<'a> {
-    #[serde(borrow)]
-    interval: Text<'a>,
-    interval_count: Whole,
-    usage_type: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct Recurring<'a> {
+        interval: Text<'a>,
+        interval_count: Whole,
+        usage_type: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Discount<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    /// `source.coupon` since 2025-09-30.
-    coupon: Reference<'a, Coupon<'a>>,
-    end: Whole,
-    source: Maybe<DiscountSource<'a>>,
+object! {
+    #[derive(Clone)]
+    pub(super) struct Discount<'a> {
+        id: Text<'a>,
+        /// `source.coupon` since 2025-09-30.
+        coupon: Reference<'a, Coupon<'a>>,
+        end: Whole,
+        source: Maybe<DiscountSource<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct DiscountSource<'a> {
-    #[serde(borrow)]
-    coupon: Reference<'a, Coupon<'a>>,
+object! {
+    #[derive(Clone)]
+    struct DiscountSource<'a> {
+        coupon: Reference<'a, Coupon<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Coupon<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    amount_off: Amount,
-    duration: Text<'a>,
-    percent_off: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct Coupon<'a> {
+        id: Text<'a>,
+        amount_off: Amount,
+        duration: Text<'a>,
+        percent_off: Text<'a>,
+    }
 }
 
 impl Identified for Discount<'_> {

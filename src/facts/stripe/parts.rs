@@ -1,35 +1,32 @@
 //! Shapes that several of Stripe's objects share: cards, billing details, outcomes.
 
-use serde::Deserialize;
+use crate::facts::json::{Flag, Maybe, Text, Whole, object};
 
-use crate::facts::json::{Flag, Maybe, Text, Whole};
-
-/// A card as `payment_method_details.card`; or a charge's `source` of the years before payment methods, which is a
-/// card, or a source that holds one.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Card<'a> {
-    #[serde(borrow)]
-    object: Text<'a>,
-    #[serde(rename = "type")]
-    kind: Text<'a>,
-    card: Maybe<Card<'a>>,
-    owner: Maybe<Billing<'a>>,
-    pub brand: Text<'a>,
-    pub country: Text<'a>,
-    pub fingerprint: Text<'a>,
-    pub funding: Text<'a>,
-    /// Its first digits, where the account may see them.
-    pub iin: Text<'a>,
-    pub last4: Text<'a>,
-    pub wallet: Maybe<Wallet<'a>>,
-    /// How a wallet was told before there was `wallet`.
-    pub tokenization_method: Text<'a>,
-    pub three_d_secure: Maybe<ThreeDs<'a>>,
-    pub checks: Maybe<Checks<'a>>,
-    pub cvc_check: Text<'a>,
-    pub address_zip_check: Text<'a>,
-    pub address_line1_check: Text<'a>,
+object! {
+    /// A card as `payment_method_details.card`; or a charge's `source` of the years before payment methods, which is a
+    /// card, or a source that holds one.
+    #[derive(Clone)]
+    pub(super) struct Card<'a> {
+        object: Text<'a>,
+        kind: Text<'a> = "type",
+        card: Maybe<Card<'a>>,
+        owner: Maybe<Billing<'a>>,
+        pub brand: Text<'a>,
+        pub country: Text<'a>,
+        pub fingerprint: Text<'a>,
+        pub funding: Text<'a>,
+        /// Its first digits, where the account may see them.
+        pub iin: Text<'a>,
+        pub last4: Text<'a>,
+        pub wallet: Maybe<Wallet<'a>>,
+        /// How a wallet was told before there was `wallet`.
+        pub tokenization_method: Text<'a>,
+        pub three_d_secure: Maybe<ThreeDs<'a>>,
+        pub checks: Maybe<Checks<'a>>,
+        pub cvc_check: Text<'a>,
+        pub address_zip_check: Text<'a>,
+        pub address_line1_check: Text<'a>,
+    }
 }
 
 impl<'a> Card<'a> {
@@ -82,34 +79,34 @@ impl<'a> Card<'a> {
     }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Wallet<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
+object! {
+    #[derive(Clone)]
+    pub(super) struct Wallet<'a> {
+        kind: Text<'a> = "type",
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Checks<'a> {
-    #[serde(borrow)]
-    cvc_check: Text<'a>,
-    address_line1_check: Text<'a>,
-    address_postal_code_check: Text<'a>,
+object! {
+    #[derive(Clone)]
+    pub(super) struct Checks<'a> {
+        cvc_check: Text<'a>,
+        address_line1_check: Text<'a>,
+        address_postal_code_check: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct ThreeDs<'a> {
-    #[serde(borrow)]
-    result: Text<'a>,
-    pub result_reason: Text<'a>,
-    pub authentication_flow: Text<'a>,
-    pub electronic_commerce_indicator: Text<'a>,
-    pub exemption_indicator: Text<'a>,
-    /// How the result was told before there was `result`.
-    authenticated: Flag,
-    succeeded: Flag,
+object! {
+    #[derive(Clone)]
+    pub(super) struct ThreeDs<'a> {
+        result: Text<'a>,
+        pub result_reason: Text<'a>,
+        pub authentication_flow: Text<'a>,
+        pub electronic_commerce_indicator: Text<'a>,
+        pub exemption_indicator: Text<'a>,
+        /// How the result was told before there was `result`.
+        authenticated: Flag,
+        succeeded: Flag,
+    }
 }
 
 impl ThreeDs<'_> {
@@ -123,13 +120,13 @@ impl ThreeDs<'_> {
     }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct MethodDetails<'a> {
-    #[serde(borrow, rename = "type")]
-    pub kind: Text<'a>,
-    card: Maybe<Card<'a>>,
-    card_present: Maybe<Card<'a>>,
+object! {
+    #[derive(Clone)]
+    pub(super) struct MethodDetails<'a> {
+        pub kind: Text<'a> = "type",
+        card: Maybe<Card<'a>>,
+        card_present: Maybe<Card<'a>>,
+    }
 }
 
 impl<'a> MethodDetails<'a> {
@@ -138,14 +135,14 @@ impl<'a> MethodDetails<'a> {
     }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Billing<'a> {
-    #[serde(borrow)]
-    pub address: Maybe<Address<'a>>,
-    pub email: Text<'a>,
-    pub name: Text<'a>,
-    pub phone: Text<'a>,
+object! {
+    #[derive(Clone)]
+    pub(super) struct Billing<'a> {
+        pub address: Maybe<Address<'a>>,
+        pub email: Text<'a>,
+        pub name: Text<'a>,
+        pub phone: Text<'a>,
+    }
 }
 
 impl Billing<'_> {
@@ -154,23 +151,23 @@ impl Billing<'_> {
     }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Address<'a> {
-    #[serde(borrow)]
-    pub country: Text<'a>,
+object! {
+    #[derive(Clone)]
+    pub(super) struct Address<'a> {
+        pub country: Text<'a>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Outcome<'a> {
-    #[serde(borrow, rename = "type")]
-    pub kind: Text<'a>,
-    pub reason: Text<'a>,
-    pub network_status: Text<'a>,
-    pub risk_level: Text<'a>,
-    pub risk_score: Whole,
-    pub advice_code: Text<'a>,
-    pub network_advice_code: Text<'a>,
-    pub network_decline_code: Text<'a>,
+object! {
+    #[derive(Clone)]
+    pub(super) struct Outcome<'a> {
+        pub kind: Text<'a> = "type",
+        pub reason: Text<'a>,
+        pub network_status: Text<'a>,
+        pub risk_level: Text<'a>,
+        pub risk_score: Whole,
+        pub advice_code: Text<'a>,
+        pub network_advice_code: Text<'a>,
+        pub network_decline_code: Text<'a>,
+    }
 }

@@ -1,36 +1,34 @@
 //! Payouts. One that was paid can still come back from the bank: then it has failed, and stays so.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError, Event, Mark, Message, Saw, Seen, Step, Table,
     balance::{self, Transaction},
     prior, shown,
 };
 use crate::facts::{
-    json::{Amount, Flag, OnlyId, Reference, Text, Whole},
+    json::{Amount, Flag, OnlyId, Reference, Text, Whole, object},
     rows,
 };
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Payout<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    object: Text<'a>,
-    amount: Amount,
-    arrival_date: Whole,
-    automatic: Flag,
-    balance_transaction: Reference<'a, Transaction<'a>>,
-    created: Whole,
-    currency: Text<'a>,
-    destination: Reference<'a, OnlyId<'a>>,
-    failure_balance_transaction: Reference<'a, Transaction<'a>>,
-    failure_code: Text<'a>,
-    method: Text<'a>,
-    reconciliation_status: Text<'a>,
-    source_type: Text<'a>,
-    status: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct Payout<'a> {
+        id: Text<'a>,
+        object: Text<'a>,
+        amount: Amount,
+        arrival_date: Whole,
+        automatic: Flag,
+        balance_transaction: Reference<'a, Transaction<'a>>,
+        created: Whole,
+        currency: Text<'a>,
+        destination: Reference<'a, OnlyId<'a>>,
+        failure_balance_transaction: Reference<'a, Transaction<'a>>,
+        failure_code: Text<'a>,
+        method: Text<'a>,
+        reconciliation_status: Text<'a>,
+        source_type: Text<'a>,
+        status: Text<'a>,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {

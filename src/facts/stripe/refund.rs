@@ -1,7 +1,5 @@
 //! Refunds: from their own events, from the charges that list them, and from what a charge counts without listing it.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table,
     balance::{self, Transaction},
@@ -10,28 +8,28 @@ use super::{
 };
 use crate::facts::{
     identity::IdentifierKind,
-    json::{Amount, Maybe, OnlyId, Reference, Text, Whole},
+    json::{Amount, Maybe, OnlyId, Reference, Text, Whole, object},
     observation::Fact,
     rows,
 };
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Refund<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    object: Text<'a>,
-    amount: Amount,
-    balance_transaction: Reference<'a, Transaction<'a>>,
-    charge: Reference<'a, OnlyId<'a>>,
-    created: Whole,
-    currency: Text<'a>,
-    customer: Reference<'a, OnlyId<'a>>,
-    failure_reason: Text<'a>,
-    metadata: Maybe<Metadata<'a>>,
-    payment_intent: Reference<'a, OnlyId<'a>>,
-    reason: Text<'a>,
-    status: Text<'a>,
+object! {
+    #[derive(Clone)]
+    pub(super) struct Refund<'a> {
+        id: Text<'a>,
+        object: Text<'a>,
+        amount: Amount,
+        balance_transaction: Reference<'a, Transaction<'a>>,
+        charge: Reference<'a, OnlyId<'a>>,
+        created: Whole,
+        currency: Text<'a>,
+        customer: Reference<'a, OnlyId<'a>>,
+        failure_reason: Text<'a>,
+        metadata: Maybe<Metadata<'a>>,
+        payment_intent: Reference<'a, OnlyId<'a>>,
+        reason: Text<'a>,
+        status: Text<'a>,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {

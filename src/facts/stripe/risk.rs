@@ -1,24 +1,22 @@
 //! Warnings of fraud that card networks send early, and payments that wait for a person's look.
 
-use serde::Deserialize;
-
 use super::{DecodeError, Event, Mark, Message, Saw, Seen, Step, Table, parts::Address, prior, shown};
 use crate::facts::{
-    json::{Flag, Maybe, OnlyId, Reference, Text, Whole},
+    json::{Flag, Maybe, OnlyId, Reference, Text, Whole, object},
     rows,
 };
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Warning<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    object: Text<'a>,
-    actionable: Flag,
-    charge: Reference<'a, OnlyId<'a>>,
-    created: Whole,
-    fraud_type: Text<'a>,
-    payment_intent: Reference<'a, OnlyId<'a>>,
+object! {
+    #[derive(Clone)]
+    struct Warning<'a> {
+        id: Text<'a>,
+        object: Text<'a>,
+        actionable: Flag,
+        charge: Reference<'a, OnlyId<'a>>,
+        created: Whole,
+        fraud_type: Text<'a>,
+        payment_intent: Reference<'a, OnlyId<'a>>,
+    }
 }
 
 pub(super) fn decode_warning(event: &mut Event) -> Result<bool, DecodeError> {
@@ -48,21 +46,21 @@ pub(super) fn decode_warning(event: &mut Event) -> Result<bool, DecodeError> {
     Ok(true)
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Review<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    object: Text<'a>,
-    charge: Reference<'a, OnlyId<'a>>,
-    closed_reason: Text<'a>,
-    created: Whole,
-    ip_address: Text<'a>,
-    ip_address_location: Maybe<Address<'a>>,
-    open: Flag,
-    opened_reason: Text<'a>,
-    payment_intent: Reference<'a, OnlyId<'a>>,
-    reason: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct Review<'a> {
+        id: Text<'a>,
+        object: Text<'a>,
+        charge: Reference<'a, OnlyId<'a>>,
+        closed_reason: Text<'a>,
+        created: Whole,
+        ip_address: Text<'a>,
+        ip_address_location: Maybe<Address<'a>>,
+        open: Flag,
+        opened_reason: Text<'a>,
+        payment_intent: Reference<'a, OnlyId<'a>>,
+        reason: Text<'a>,
+    }
 }
 
 pub(super) fn decode_review(event: &mut Event) -> Result<bool, DecodeError> {

@@ -2,8 +2,6 @@
 //!
 //! What a subscription brings a month is in `mrr`.
 
-use serde::Deserialize;
-
 use super::{
     DecodeError, Event, Mark, Message, Saw, Seen, Step, Table,
     mrr::{Discount, Item, Plan, Terms},
@@ -13,53 +11,53 @@ use crate::{
     base::Micros,
     facts::{
         identity::IdentifierKind,
-        json::{Flag, List, Maybe, OnlyId, Reference, Text, Whole},
+        json::{Flag, List, Maybe, OnlyId, Reference, Text, Whole, object},
         rows,
     },
 };
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Subscription<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    object: Text<'a>,
-    /// `collection_method` before 2019-10-17.
-    billing: Text<'a>,
-    cancel_at: Whole,
-    cancel_at_period_end: Flag,
-    canceled_at: Whole,
-    cancellation_details: Maybe<Cancellation<'a>>,
-    collection_method: Text<'a>,
-    created: Whole,
-    currency: Text<'a>,
-    /// On the items since 2025-03-31, as is its start.
-    current_period_end: Whole,
-    current_period_start: Whole,
-    customer: Reference<'a, OnlyId<'a>>,
-    default_payment_method: Reference<'a, OnlyId<'a>>,
-    /// `discounts` since 2024.
-    discount: Maybe<Discount<'a>>,
-    discounts: List<Reference<'a, Discount<'a>>>,
-    ended_at: Whole,
-    items: List<Maybe<Item<'a>>>,
-    latest_invoice: Reference<'a, OnlyId<'a>>,
-    /// Of the only item, before there were items.
-    plan: Maybe<Plan<'a>>,
-    quantity: Whole,
-    start: Whole,
-    start_date: Whole,
-    status: Text<'a>,
-    trial_end: Whole,
-    trial_start: Whole,
+object! {
+    #[derive(Clone)]
+    struct Subscription<'a> {
+        id: Text<'a>,
+        object: Text<'a>,
+        /// `collection_method` before 2019-10-17.
+        billing: Text<'a>,
+        cancel_at: Whole,
+        cancel_at_period_end: Flag,
+        canceled_at: Whole,
+        cancellation_details: Maybe<Cancellation<'a>>,
+        collection_method: Text<'a>,
+        created: Whole,
+        currency: Text<'a>,
+        /// On the items since 2025-03-31, as is its start.
+        current_period_end: Whole,
+        current_period_start: Whole,
+        customer: Reference<'a, OnlyId<'a>>,
+        default_payment_method: Reference<'a, OnlyId<'a>>,
+        /// `discounts` since 2024.
+        discount: Maybe<Discount<'a>>,
+        discounts: List<Reference<'a, Discount<'a>>>,
+        ended_at: Whole,
+        items: List<Maybe<Item<'a>>>,
+        latest_invoice: Reference<'a, OnlyId<'a>>,
+        /// Of the only item, before there were items.
+        plan: Maybe<Plan<'a>>,
+        quantity: Whole,
+        start: Whole,
+        start_date: Whole,
+        status: Text<'a>,
+        trial_end: Whole,
+        trial_start: Whole,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Cancellation<'a> {
-    #[serde(borrow)]
-    feedback: Text<'a>,
-    reason: Text<'a>,
+object! {
+    #[derive(Clone)]
+    struct Cancellation<'a> {
+        feedback: Text<'a>,
+        reason: Text<'a>,
+    }
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {

@@ -1,40 +1,39 @@
 //! The taxes of an invoice: `total_tax_amounts` and a line's `tax_amounts` before 2025-03-31, `total_taxes` and `taxes`
 //! since.
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{DecodeError, Event, list_text};
-use crate::facts::json::{Amount, Flag, Identified, List, Maybe, Rate, Reference, Text};
+use crate::facts::json::{Amount, Flag, Identified, List, Maybe, Rate, Reference, Text, object};
 
-/// A tax on a line or on all of an invoice, in either shape.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Tax<'a> {
-    amount: Amount,
-    inclusive: Flag,
-    #[serde(borrow)]
-    tax_behavior: Text<'a>,
-    tax_rate: Reference<'a, TaxRate<'a>>,
-    tax_rate_details: Maybe<RateDetails<'a>>,
-    taxability_reason: Text<'a>,
-    taxable_amount: Amount,
+object! {
+    /// A tax on a line or on all of an invoice, in either shape.
+    #[derive(Clone)]
+    pub(super) struct Tax<'a> {
+        amount: Amount,
+        inclusive: Flag,
+        tax_behavior: Text<'a>,
+        tax_rate: Reference<'a, TaxRate<'a>>,
+        tax_rate_details: Maybe<RateDetails<'a>>,
+        taxability_reason: Text<'a>,
+        taxable_amount: Amount,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct RateDetails<'a> {
-    #[serde(borrow)]
-    tax_rate: Reference<'a, TaxRate<'a>>,
+object! {
+    #[derive(Clone)]
+    struct RateDetails<'a> {
+        tax_rate: Reference<'a, TaxRate<'a>>,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct TaxRate<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    jurisdiction: Text<'a>,
-    percentage: Rate,
+object! {
+    #[derive(Clone)]
+    pub(super) struct TaxRate<'a> {
+        id: Text<'a>,
+        jurisdiction: Text<'a>,
+        percentage: Rate,
+    }
 }
 
 impl Identified for TaxRate<'_> {
@@ -43,23 +42,23 @@ impl Identified for TaxRate<'_> {
     }
 }
 
-/// The lines of an invoice, of which an event holds the first few.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Lines<'a> {
-    #[serde(borrow)]
-    data: List<Maybe<Line<'a>>>,
-    has_more: Flag,
+object! {
+    /// The lines of an invoice, of which an event holds the first few.
+    #[derive(Clone)]
+    pub(super) struct Lines<'a> {
+        data: List<Maybe<Line<'a>>>,
+        has_more: Flag,
+    }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-struct Line<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    tax_amounts: List<Maybe<Tax<'a>>>,
-    tax_rates: List<Maybe<TaxRate<'a>>>,
-    taxes: List<Maybe<Tax<'a>>>,
+object! {
+    #[derive(Clone)]
+    struct Line<'a> {
+        id: Text<'a>,
+        tax_amounts: List<Maybe<Tax<'a>>>,
+        tax_rates: List<Maybe<TaxRate<'a>>>,
+        taxes: List<Maybe<Tax<'a>>>,
+    }
 }
 
 pub(super) fn total(event: &Event, taxes: &[Maybe<Tax>]) -> Result<i64, DecodeError> {
