@@ -38,3 +38,5 @@ pub mod sources;
 pub mod store;
 pub mod synth;
 pub mod telemetry;
+#[cfg(test)]
+mod tests;

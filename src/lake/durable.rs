@@ -295,6 +295,8 @@ fn failed(path: &FsPath, source: io::Error) -> Error {
 
 /// Runs file work where waiting is allowed; the kernel's own threads have no runtime and wait themselves.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    // Boxed, as a task's code is compiled for each type of work.
+    let work: Box<dyn FnOnce() -> Result<T> + Send> = Box::new(work);
     match Handle::try_current() {
         Ok(runtime) => runtime.spawn_blocking(work).await.map_err(|source| Error::JoinError { source })?,
         Err(_) => work(),

@@ -164,6 +164,8 @@ async fn blocking<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
+    // Boxed, as a task's code is compiled for each type of work.
+    let work: Box<dyn FnOnce() -> io::Result<T> + Send> = Box::new(work);
     let done = spawn_blocking(work).await.map_err(|e| LakeError::storage(table, doing, path, e))?;
     done.map_err(|e| LakeError::storage(table, doing, path, e))
 }

@@ -366,5 +366,7 @@ impl Loader {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
+    // Boxed, as a task's code is compiled for each type of work.
+    let work: Box<dyn FnOnce() -> Result<T, LoadError> + Send> = Box::new(work);
     tokio::task::spawn_blocking(work).await.map_err(|e| LoadError::CutOff(e.to_string()))?
 }

@@ -10,7 +10,7 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 use serde_json::json;
 
-use crate::support::{Serving, Till, text, wait};
+use crate::support::{Serving, Till, binary, text, wait};
 
 /// That it failed as a user's fault or a machine's should: with this code, these words, and no panic.
 #[track_caller]
@@ -283,7 +283,7 @@ fn a_read_only_disk_is_named() {
         println!("skipped: mounting is not allowed here");
         return;
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tillstream"));
+    let mut command = Command::new(binary());
     let output = command.arg("--data").arg(disk.join("data")).arg("check").output().unwrap();
     Command::new("umount").arg(&disk).status().unwrap();
     fails(&output, 1, &["read-only", "--data"]);

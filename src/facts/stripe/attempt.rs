@@ -91,7 +91,7 @@ pub(super) fn of_intent(
     amount: i64,
     currency: Currency,
 ) -> Result<(), DecodeError> {
-    let intent = &message.data.object;
+    let intent = &message.object;
     let intent_id = event.required("data.object.id", intent.id.get())?;
     if event.kind() == "payment_intent.payment_failed" {
         if let Some(error) = intent.last_payment_error.get() {
@@ -124,7 +124,7 @@ fn failed(
     amount: i64,
     currency: Currency,
 ) -> Result<(), DecodeError> {
-    let intent = &message.data.object;
+    let intent = &message.object;
     let intent_id = event.required("data.object.id", intent.id.get())?;
     let method = error.payment_method.get();
     let card = method.and_then(|m| m.card.get()).or(error.source.get().and_then(Card::card));

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{DecodeError, Event, Message, Part, Saw, Seen, Step, Table, list_text, prior};
+use super::{DecodeError, Event, Message, Part, Saw, Seen, Step, Table, list_text};
 use crate::facts::{
     json::{Amount, Identified, List, Maybe, OnlyId, Rate, Reference, Text, Whole, object},
     observation::{Fact, Settlement},
@@ -47,12 +47,12 @@ impl Identified for Transaction<'_> {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Transaction> = event.read()?;
-    let transaction = &message.data.object;
+    let message: Message<Transaction> = Message::of(event)?;
+    let transaction = &message.object;
     if transaction.object.get().is_some_and(|o| o != "balance_transaction") {
         return Ok(false);
     }
-    let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
+    let (state, prior) = message.digests(event)?;
     event.required("data.object.id", transaction.id.get())?;
     record(event, transaction, Seen::own(state, prior))?;
     Ok(true)

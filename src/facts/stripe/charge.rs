@@ -4,7 +4,6 @@ use super::{
     DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table, attempt,
     balance::{self, Transaction},
     parts::{Billing, Card, MethodDetails, Outcome},
-    prior,
     refund::{self, Refund},
 };
 use crate::{
@@ -69,12 +68,12 @@ pub(super) struct Payment {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Charge> = event.read()?;
-    let charge = &message.data.object;
+    let message: Message<Charge> = Message::of(event)?;
+    let charge = &message.object;
     if charge.object.get().is_some_and(|o| o != "charge") {
         return Ok(false);
     }
-    let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
+    let (state, prior) = message.digests(event)?;
     let id = event.required("data.object.id", charge.id.get())?;
     let (phase, rank) = match event.kind() {
         "charge.pending" => (0, 0),

@@ -65,8 +65,8 @@ object! {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Session> = event.read()?;
-    let session = &message.data.object;
+    let message: Message<Session> = Message::of(event)?;
+    let session = &message.object;
     if session.object.get().is_some_and(|o| o != "checkout.session") {
         return Ok(false);
     }

@@ -1,6 +1,6 @@
 //! Customers. A deletion may say no more than the id: then the row keeps what was known.
 
-use super::{DecodeError, Event, Mark, Message, Metadata, Saw, Seen, Step, Table, parts::Billing, prior};
+use super::{DecodeError, Event, Mark, Message, Metadata, Saw, Seen, Step, Table, parts::Billing};
 use crate::facts::{
     identity::IdentifierKind,
     json::{Amount, Flag, List, Maybe, OnlyId, Reference, Text, Whole, object},
@@ -49,13 +49,13 @@ object! {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Customer> = event.read()?;
-    let customer = &message.data.object;
+    let message: Message<Customer> = Message::of(event)?;
+    let customer = &message.object;
     if customer.object.get().is_some_and(|o| o != "customer") {
         return Ok(false);
     }
     let id = event.required("data.object.id", customer.id.get())?;
-    let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
+    let (state, prior) = message.digests(event)?;
     let deleted = event.kind() == "customer.deleted" || customer.deleted.is_true();
     let row = customer.row(event, id)?;
     let (phase, rank) = match event.kind() {

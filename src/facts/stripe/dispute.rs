@@ -6,7 +6,7 @@
 use super::{
     DecodeError, Event, Mark, Message, Saw, Seen, Step, Table,
     balance::{self, Transaction},
-    prior, shown,
+    shown,
 };
 use crate::{
     base::Micros,
@@ -62,12 +62,12 @@ object! {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Dispute> = event.read()?;
-    let dispute = &message.data.object;
+    let message: Message<Dispute> = Message::of(event)?;
+    let dispute = &message.object;
     if dispute.object.get().is_some_and(|o| o != "dispute") {
         return Ok(false);
     }
-    let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
+    let (state, prior) = message.digests(event)?;
     let id = event.required("data.object.id", dispute.id())?;
     for transaction in dispute.transactions() {
         balance::carried(event, transaction)?;

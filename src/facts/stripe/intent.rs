@@ -43,8 +43,8 @@ object! {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Intent> = event.read()?;
-    let intent = &message.data.object;
+    let message: Message<Intent> = Message::of(event)?;
+    let intent = &message.object;
     if intent.object.get().is_some_and(|o| o != "payment_intent") {
         return Ok(false);
     }

@@ -4,7 +4,7 @@
 //! of their own; before, all of it stood on the invoice itself. Both give the same rows.
 
 use super::{
-    DecodeError, Event, Mark, Message, Part, Saw, Seen, Step, Table, prior, shown,
+    DecodeError, Event, Mark, Message, Part, Saw, Seen, Step, Table, shown,
     tax::{self, Lines, Tax, TaxRate},
 };
 use crate::{
@@ -105,14 +105,14 @@ object! {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Invoice> = event.read()?;
-    let invoice = &message.data.object;
+    let message: Message<Invoice> = Message::of(event)?;
+    let invoice = &message.object;
     // One that is yet to come has no id, and is nothing that happened.
     let to_come = invoice.id.get().is_none() && event.kind() == "invoice.upcoming";
     if to_come || invoice.object.get().is_some_and(|o| o != "invoice") {
         return Ok(false);
     }
-    let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
+    let (state, prior) = message.digests(event)?;
     let id = event.required("data.object.id", invoice.id.owned())?;
     let row = invoice.row(event, &id)?;
     invoice.pays(event, &row)?;
@@ -126,12 +126,12 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
 }
 
 pub(super) fn decode_payment(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Payment> = event.read()?;
-    let payment = &message.data.object;
+    let message: Message<Payment> = Message::of(event)?;
+    let payment = &message.object;
     if payment.object.get().is_some_and(|o| o != "invoice_payment") {
         return Ok(false);
     }
-    let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
+    let (state, prior) = message.digests(event)?;
     record(event, payment, None, |_, _| Seen::own(state, prior))?;
     Ok(true)
 }

@@ -66,13 +66,36 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
 }
 
 /// What of an event is needed beside its envelope.
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "O: Deserialize<'de>"))]
 struct Message<'a, O> {
-    /// A string before 2017-05-25.
-    #[serde(borrow, default)]
     request: Reference<'a, OnlyId<'a>>,
-    data: Data<'a, O>,
+    object: O,
+    /// `data.object` as it stands in the payload, and what of it was otherwise before.
+    raw: &'a RawValue,
+    previous: Option<&'a RawValue>,
+}
+
+object! {
+    struct Outer<'a> {
+        /// A string before 2017-05-25.
+        request: Reference<'a, OnlyId<'a>>,
+        data: Data<'a>,
+    }
+}
+
+object! {
+    struct Data<'a> {
+        object: Option<&'a RawValue>,
+        previous_attributes: Option<&'a RawValue>,
+    }
+}
+
+impl<'a, O: Deserialize<'a>> Message<'a, O> {
+    fn of(event: &Event<'a>) -> Result<Message<'a, O>, DecodeError> {
+        let Outer { request, data } = event.read()?;
+        let raw = event.required("data.object", data.object)?;
+        let object = serde_json::from_str(raw.get()).map_err(|e| event.unreadable(e))?;
+        Ok(Message { request, object, raw, previous: data.previous_attributes })
+    }
 }
 
 impl<O> Message<'_, O> {
@@ -80,14 +103,11 @@ impl<O> Message<'_, O> {
     fn is_unasked(&self) -> bool {
         self.request.object().is_some_and(|request| request.id().is_none())
     }
-}
 
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "O: Deserialize<'de>"))]
-struct Data<'a, O> {
-    object: O,
-    #[serde(borrow, default)]
-    previous_attributes: Option<&'a RawValue>,
+    /// Of the event's own object after the event and, where it says, before it.
+    fn digests(&self, event: &Event) -> Result<(Digest, Option<Digest>), DecodeError> {
+        prior::digests(self.raw, self.previous).map_err(|e| event.unreadable(e))
+    }
 }
 
 object! {

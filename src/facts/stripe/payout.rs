@@ -3,7 +3,7 @@
 use super::{
     DecodeError, Event, Mark, Message, Saw, Seen, Step, Table,
     balance::{self, Transaction},
-    prior, shown,
+    shown,
 };
 use crate::facts::{
     json::{Amount, Flag, OnlyId, Reference, Text, Whole, object},
@@ -32,12 +32,12 @@ object! {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Payout> = event.read()?;
-    let payout = &message.data.object;
+    let message: Message<Payout> = Message::of(event)?;
+    let payout = &message.object;
     if payout.object.get().is_some_and(|o| o != "payout") {
         return Ok(false);
     }
-    let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
+    let (state, prior) = message.digests(event)?;
     let id = event.required("data.object.id", payout.id.owned())?;
     for transaction in [&payout.balance_transaction, &payout.failure_balance_transaction] {
         transaction.object().map_or(Ok(()), |t| balance::carried(event, t))?;

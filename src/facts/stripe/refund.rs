@@ -4,7 +4,7 @@ use super::{
     DecodeError, Event, Mark, Message, Metadata, Part, Saw, Seen, Step, Table,
     balance::{self, Transaction},
     charge::Charge,
-    prior, shown,
+    shown,
 };
 use crate::facts::{
     identity::IdentifierKind,
@@ -33,12 +33,12 @@ object! {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Refund> = event.read()?;
-    let refund = &message.data.object;
+    let message: Message<Refund> = Message::of(event)?;
+    let refund = &message.object;
     if refund.object.get().is_some_and(|o| o != "refund") {
         return Ok(false);
     }
-    let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
+    let (state, prior) = message.digests(event)?;
     record(event, refund, None, Seen::own(state, prior))?;
     Ok(true)
 }

@@ -1,6 +1,6 @@
 //! Warnings of fraud that card networks send early, and payments that wait for a person's look.
 
-use super::{DecodeError, Event, Mark, Message, Saw, Seen, Step, Table, parts::Address, prior, shown};
+use super::{DecodeError, Event, Mark, Message, Saw, Seen, Step, Table, parts::Address, shown};
 use crate::facts::{
     json::{Flag, Maybe, OnlyId, Reference, Text, Whole, object},
     rows,
@@ -20,12 +20,12 @@ object! {
 }
 
 pub(super) fn decode_warning(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Warning> = event.read()?;
-    let warning = &message.data.object;
+    let message: Message<Warning> = Message::of(event)?;
+    let warning = &message.object;
     if warning.object.get().is_some_and(|o| o != "radar.early_fraud_warning") {
         return Ok(false);
     }
-    let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
+    let (state, prior) = message.digests(event)?;
     let id = event.required("data.object.id", warning.id.owned())?;
     let row = rows::EarlyFraudWarning {
         early_fraud_warning_id: id.clone(),
@@ -64,12 +64,12 @@ object! {
 }
 
 pub(super) fn decode_review(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Review> = event.read()?;
-    let review = &message.data.object;
+    let message: Message<Review> = Message::of(event)?;
+    let review = &message.object;
     if review.object.get().is_some_and(|o| o != "review") {
         return Ok(false);
     }
-    let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
+    let (state, prior) = message.digests(event)?;
     let id = event.required("data.object.id", review.id.owned())?;
     let open = review.open.0.unwrap_or(true) && event.kind() != "review.closed";
     let row = rows::Review {

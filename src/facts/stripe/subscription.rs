@@ -5,7 +5,7 @@
 use super::{
     DecodeError, Event, Mark, Message, Saw, Seen, Step, Table,
     mrr::{Discount, Item, Plan, Terms},
-    prior, shown,
+    shown,
 };
 use crate::{
     base::Micros,
@@ -61,12 +61,12 @@ object! {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
-    let message: Message<Subscription> = event.read()?;
-    let subscription = &message.data.object;
+    let message: Message<Subscription> = Message::of(event)?;
+    let subscription = &message.object;
     if subscription.object.get().is_some_and(|o| o != "subscription") {
         return Ok(false);
     }
-    let (state, prior) = prior::digests(event, message.data.previous_attributes)?;
+    let (state, prior) = message.digests(event)?;
     let id = event.required("data.object.id", subscription.id.owned())?;
     let row = subscription.row(event, &id)?;
     let then = at_second(event, &row);

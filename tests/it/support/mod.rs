@@ -11,6 +11,17 @@ use aws_lc_rs::hmac;
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// The binary. Cargo tells `tests/it` where it is; beside the folder of the program that runs the tests is where it puts it.
+pub fn binary() -> PathBuf {
+    if let Some(told) = option_env!("CARGO_BIN_EXE_tillstream") {
+        return told.into();
+    }
+    let here = std::env::current_exe().unwrap();
+    let beside = here.parent().and_then(Path::parent).unwrap().join("tillstream");
+    assert!(beside.exists(), "no {}: run cargo build first", beside.display());
+    beside
+}
+
 /// One shop's machine: settings, a data directory, and the program.
 pub struct Till {
     pub home: TempDir,
@@ -48,7 +59,7 @@ impl Till {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tillstream"));
+        let mut command = Command::new(binary());
         command.current_dir(self.home.path()).arg("--data").arg(self.data()).args(args);
         command.env_remove("TILLSTREAM_DATA").envs(self.settings.iter().map(|(k, v)| (k, v)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

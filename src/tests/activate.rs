@@ -1,0 +1,663 @@
+//! Activation as a customer of the shop meets it: never told the same thing twice, never against their will, never when
+//! it no longer holds; whatever dies, and whatever the provider answers.
+
+mod hearing;
+mod provider;
+mod shop;
+
+use std::{collections::BTreeSet, future::Future, pin::pin, sync::Arc, task::Poll};
+
+use provider::{Provider, Says};
+use shop::{Shop, at};
+
+use crate::{
+    activate::{Evaluated, Fate, Medium, State},
+    base::{
+        PersonId,
+        time::{DAY, HOUR, MINUTE},
+    },
+};
+
+/// A Tuesday noon in London.
+const NOW: &str = "2026-06-16T11:00:00Z";
+const PHONE: &str = "+447400123456";
+
+/// Polls a future `polls` times and drops it: the process that ran it died there. Without a number it runs to its end.
+/// Returns how often it was polled.
+async fn die_after<F: Future>(future: F, polls: Option<usize>) -> usize {
+    let mut future = pin!(future);
+    let mut polled = 0;
+    std::future::poll_fn(|cx| {
+        if polls == Some(polled) {
+            return Poll::Ready(polled);
+        }
+        polled += 1;
+        future.as_mut().poll(cx).map(|_| polled)
+    })
+    .await
+}
+
+fn queued(evaluated: &Evaluated) -> usize {
+    assert!(evaluated.segments.iter().all(|s| s.error.is_none()), "{evaluated:?}");
+    evaluated.queued()
+}
+
+#[tokio::test]
+async fn an_abandoned_cart_is_reminded_of_once_and_only_when_it_is_due() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let ann = shop.person("ann", PHONE);
+    shop.agrees(&ann, "sms");
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-10 * MINUTE));
+    let run = shop.open(now).await;
+
+    let early = run.evaluate(now).await;
+    assert_eq!(queued(&early), 0, "ten minutes old is not abandoned");
+    let due = run.activator.due(now).unwrap().unwrap();
+    assert_eq!(due, now.plus(20 * MINUTE), "a timer looks again");
+
+    assert_eq!(queued(&run.evaluate(due).await), 1);
+    assert_eq!(queued(&run.evaluate(due.plus(MINUTE)).await), 0);
+    for minute in 1..4 {
+        run.dispatch(due.plus(minute * MINUTE)).await;
+    }
+    let sent = provider.sent();
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert_eq!(sent[0].to, PHONE);
+    assert!(
+        sent[0].body.starts_with("shop: you left 2 items in your cart.") && sent[0].body.contains("STOP"),
+        "{}",
+        sent[0].body
+    );
+    let message = run.only_message();
+    assert_eq!((message.state, message.provider_id.is_some()), (State::Sent, true));
+}
+
+/// One life of a process over a shop with three abandoned carts, that ends after so many polls of its work; then another
+/// that must make the best of it. Returns how often the work was polled.
+async fn live_and_die(polls: Option<usize>, dispatching: bool) -> usize {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    for i in 0..3 {
+        let person = shop.person(&format!("p{i}"), &format!("+44740012345{i}"));
+        shop.agrees(&person, "sms");
+        shop.cart(&person, &format!("c{i}"), at(NOW).plus(-HOUR));
+    }
+    let now = at(NOW);
+    let run = shop.open(now).await;
+    let session = run.session(now);
+    let polled = if dispatching {
+        run.evaluate(now).await;
+        die_after(run.activator.dispatch(&session, now), polls).await
+    } else {
+        die_after(run.activator.evaluate(&session, now), polls).await
+    };
+    drop(session);
+    run.close();
+
+    let run = shop.open(now.plus(MINUTE)).await;
+    for minute in 2..4 {
+        run.evaluate(now.plus(minute * MINUTE)).await;
+        run.dispatch(now.plus(minute * MINUTE)).await;
+    }
+    let to: Vec<String> = provider.sent().into_iter().map(|s| s.to).collect();
+    let different: BTreeSet<&String> = to.iter().collect();
+    let place = format!("dispatching {dispatching}, cut after {polled} polls");
+    assert_eq!(to.len(), different.len(), "somebody was texted twice: {place}");
+    // What was claimed and never reached the provider is unknown; what was not claimed still went.
+    let states: Vec<State> = run.stored_states().into_values().collect();
+    let count = |state| states.iter().filter(|s| **s == state).count();
+    assert_eq!((count(State::Sent), count(State::Sent) + count(State::Unknown)), (to.len(), 3), "{place}: {states:?}");
+    // The log tells the same as the store.
+    assert_eq!(run.logged_states(), run.stored_states(), "{place}");
+    polled
+}
+
+#[tokio::test]
+async fn wherever_the_process_dies_nobody_is_texted_twice() {
+    for (dispatching, places) in [(false, 6), (true, 18)] {
+        let whole = live_and_die(None, dispatching).await;
+        assert!(whole > 5, "{whole}");
+        for place in 0..places {
+            live_and_die(Some(place * whole / places), dispatching).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lost_store_knows_from_the_log_what_was_sent() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let ann = shop.person("ann", PHONE);
+    let bob = shop.person("bob", "+447400123457");
+    for (person, cart) in [(&ann, "c1"), (&bob, "c2")] {
+        shop.agrees(person, "sms");
+        shop.cart(person, cart, at(NOW).plus(-HOUR));
+    }
+    let now = at(NOW);
+    let run = shop.open(now).await;
+    run.evaluate(now).await;
+    run.dispatch(now).await;
+    let before = run.stored_states();
+    assert_eq!(provider.sent().len(), 2);
+    run.close();
+
+    shop.lose_the_store();
+    let later = now.plus(HOUR);
+    let run = shop.open(later).await;
+    assert_eq!(queued(&run.evaluate(later).await), 0, "nobody enters anew");
+    run.dispatch(later).await;
+    assert_eq!(run.stored_states(), before);
+    assert_eq!(provider.sent().len(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_never_came_is_asked_for_and_the_text_is_not_sent_again() {
+    for says in [Says::DiesAfterReading, Says::FailsAfterTaking, Says::Hangs] {
+        let provider = Provider::start().await;
+        let mut shop = Shop::new(&provider);
+        let ann = shop.person("ann", PHONE);
+        shop.agrees(&ann, "sms");
+        let now = at(NOW);
+        shop.cart(&ann, "c1", now.plus(-HOUR));
+        let run = shop.open(now).await;
+        run.evaluate(now).await;
+        provider.say(says);
+        let done = run.dispatch(now).await;
+        assert_eq!((done.count(State::Unknown), done.faults.len()), (1, 1), "{says:?} {done:?}");
+
+        provider.say(Says::Yes);
+        let next = run.activator.due(now).unwrap().unwrap();
+        assert!(next > now && next <= now.plus(MINUTE), "{next}");
+        let settled = run.dispatch(next).await;
+        assert_eq!(settled.count(State::Sent), 1, "{says:?} {settled:?}");
+        assert_eq!(run.only_message().provider_id, Some(provider.sent()[0].sid.clone()));
+        run.dispatch(next.plus(HOUR)).await;
+        assert_eq!(provider.sent().len(), 1, "{says:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_provider_never_took_fails_in_the_end_and_is_not_sent_again() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let ann = shop.person("ann", PHONE);
+    shop.agrees(&ann, "sms");
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-HOUR));
+    let run = shop.open(now).await;
+    run.evaluate(now).await;
+    provider.say(Says::FailsWithoutTaking);
+    run.dispatch(now).await;
+    provider.say(Says::Yes);
+    let mut asked = 0;
+    let mut time = now;
+    while run.only_message().state == State::Unknown {
+        time = run.next_due(time).max(time.plus(1));
+        run.dispatch(time).await;
+        asked += 1;
+        assert!(asked < 40, "the questions get rarer");
+    }
+    let message = run.only_message();
+    assert_eq!(message.state, State::Failed);
+    assert_eq!(message.reason.as_deref(), Some("never reached twilio, which has no record of it"));
+    assert!(time.0 - now.0 > 11 * HOUR, "not before the provider's own queue is past");
+    assert_eq!(provider.sent().len(), 0);
+}
+
+#[tokio::test]
+async fn a_rate_limit_puts_messages_back_and_they_go_later() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    for i in 0..9 {
+        let person = shop.person(&format!("p{i}"), &format!("+44740012345{i}"));
+        shop.agrees(&person, "sms");
+        shop.cart(&person, &format!("c{i}"), at(NOW).plus(-HOUR));
+    }
+    let now = at(NOW);
+    let run = shop.open(now).await;
+    assert_eq!(queued(&run.evaluate(now).await), 9);
+    provider.say(Says::TooMany { retry_after: 600 });
+    let limited = run.dispatch(now).await;
+    assert_eq!(provider.sent().len(), 0);
+    assert!(limited.count(State::Queued) <= 4, "after the first group no more is tried: {limited:?}");
+    provider.say(Says::Yes);
+    run.dispatch(now.plus(MINUTE)).await;
+    assert_eq!(provider.sent().len(), 0, "the provider's wait is kept");
+    assert_eq!(run.next_due(now), now.plus(10 * MINUTE));
+    run.dispatch(now.plus(10 * MINUTE)).await;
+    assert_eq!(provider.sent().len(), 9);
+    assert!(run.stored_states().values().all(|state| *state == State::Sent));
+    let posts = provider.posts();
+    run.close();
+    // A claim that a rate limit ended is no claim, for a store made from the log too.
+    shop.lose_the_store();
+    let run = shop.open(now.plus(HOUR)).await;
+    run.dispatch(now.plus(HOUR)).await;
+    assert!(run.stored_states().values().all(|state| *state == State::Sent));
+    assert_eq!(provider.posts(), posts);
+}
+
+#[tokio::test]
+async fn stop_at_the_provider_is_stop_here() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let ann = shop.person("ann", PHONE);
+    shop.agrees(&ann, "sms");
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-HOUR));
+    let run = shop.open(now).await;
+    run.evaluate(now).await;
+    provider.say(Says::OptedOut);
+    let refused = run.dispatch(now).await;
+    assert_eq!(refused.messages[0].reason.as_deref(), Some("Twilio 21610: the recipient opted out (STOP)"));
+    provider.say(Says::Yes);
+    run.close();
+
+    let later = now.plus(8 * DAY);
+    shop.cart(&ann, "c2", later.plus(-HOUR));
+    let run = shop.open(later).await;
+    assert_eq!(queued(&run.evaluate(later).await), 0);
+    let skipped = run.message_about("c2");
+    assert!(skipped.reason.unwrap().starts_with("suppressed for SMS since 2026-06-16: Twilio 21610"));
+}
+
+#[tokio::test]
+async fn consent_withdrawn_between_queue_and_send_is_heeded() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let ann = shop.person("ann", PHONE);
+    shop.agrees(&ann, "sms");
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-HOUR));
+    let run = shop.open(now).await;
+    assert_eq!(queued(&run.evaluate(now).await), 1);
+    run.close();
+    shop.withdraws(&ann, "sms", now.plus(30));
+    let run = shop.open(now.plus(MINUTE)).await;
+    run.dispatch(now.plus(MINUTE)).await;
+    let message = run.only_message();
+    assert_eq!(message.state, State::Skipped);
+    assert_eq!(message.reason.as_deref(), Some("no consent to marketing by SMS: unsubscribed since 2026-06-16"));
+    assert_eq!(provider.posts(), 0);
+}
+
+#[tokio::test]
+async fn an_address_that_comes_within_an_hour_is_waited_for() {
+    let now = at(NOW);
+    for (later, wanted) in [(30 * MINUTE, 1), (2 * HOUR, 0)] {
+        let provider = Provider::start().await;
+        let mut shop = Shop::new(&provider);
+        let ann = Shop::new(&provider).person("ann", PHONE);
+        shop.agrees(&ann, "sms");
+        shop.cart(&ann, "c1", now.plus(-HOUR));
+        let run = shop.open(now).await;
+        assert_eq!(queued(&run.evaluate(now).await), 0, "nobody knows how to reach her");
+        run.close();
+        assert_eq!(shop.person("ann", PHONE), ann);
+        let run = shop.open(now).await;
+        assert_eq!(queued(&run.evaluate(now.plus(later)).await), wanted, "{later}");
+    }
+}
+
+#[tokio::test]
+async fn a_yes_that_klaviyo_has_and_we_not_yet_is_waited_for_until_the_next_look() {
+    let now = at(NOW);
+    for agrees in [false, true] {
+        let provider = Provider::start().await;
+        let mut shop = Shop::new(&provider);
+        let ann = shop.person("ann", PHONE);
+        shop.cart(&ann, "c1", now.plus(-HOUR));
+        let run = shop.open(now).await;
+        run.activator.consent_was_seen(now.plus(-MINUTE)).unwrap();
+        assert_eq!(queued(&run.evaluate(now).await), 1);
+        run.dispatch(now).await;
+        assert_eq!(run.only_message().state, State::Queued);
+        run.close();
+        if agrees {
+            shop.agrees_by(&ann, "sms", "klaviyo");
+        }
+        let next = now.plus(2 * MINUTE);
+        let run = shop.open(next).await;
+        run.activator.consent_was_seen(now.plus(MINUTE)).unwrap();
+        run.dispatch(next).await;
+        let message = run.only_message();
+        assert_eq!(message.state, if agrees { State::Sent } else { State::Skipped });
+        let never = (!agrees).then_some("never agreed to marketing by SMS");
+        assert_eq!(message.reason.as_deref(), never);
+    }
+}
+
+#[tokio::test]
+async fn a_cart_paid_between_queue_and_send_is_not_reminded_of() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let ann = shop.person("ann", PHONE);
+    shop.agrees(&ann, "sms");
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-HOUR));
+    let run = shop.open(now).await;
+    assert_eq!(queued(&run.evaluate(now).await), 1);
+    run.close();
+    shop.pays(&ann, "pi_1", now.plus(-30));
+    let run = shop.open(now).await;
+    run.dispatch(now.plus(MINUTE)).await;
+    let message = run.only_message();
+    assert_eq!(
+        (message.state, message.reason.as_deref()),
+        (State::Skipped, Some("no longer in segment cart_abandoned"))
+    );
+    assert_eq!(provider.posts(), 0);
+}
+
+#[tokio::test]
+async fn a_merge_of_two_people_reminds_nobody_again() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let visitor = shop.person("visitor", PHONE);
+    shop.agrees(&visitor, "sms");
+    let now = at(NOW);
+    shop.cart(&visitor, "c1", now.plus(-HOUR));
+    let run = shop.open(now).await;
+    run.evaluate(now).await;
+    run.dispatch(now).await;
+    assert_eq!(provider.sent().len(), 1);
+    run.close();
+
+    // They sign in, and turn out to be ann, who has another phone and had the cart all along.
+    let ann = shop.person("ann", "+447400123499");
+    shop.agrees(&ann, "sms");
+    shop.merge(&visitor, &ann, now.plus(MINUTE));
+    let later = now.plus(8 * DAY);
+    let soon = now.plus(2 * MINUTE);
+    let run = shop.open(soon).await;
+    let merged = run.evaluate(soon).await;
+    let carts = merged.segments.iter().find(|s| s.segment == "cart_abandoned").unwrap();
+    assert_eq!((carts.members, carts.entered, carts.exited), (1, 0, 0));
+    run.dispatch(soon).await;
+    assert_eq!(provider.sent().len(), 1);
+    let members = run.activator.members("cart_abandoned").unwrap();
+    assert_eq!((&members[0].person_id, members[0].entered_at), (&ann, now));
+    // The cap counts what went to the person under the old name.
+    run.close();
+    shop.cart(&ann, "c2", soon.plus(DAY));
+    let run = shop.open(soon.plus(DAY + HOUR)).await;
+    assert_eq!(queued(&run.evaluate(soon.plus(DAY + HOUR)).await), 0);
+    assert_eq!(run.message_about("c2").reason.as_deref(), Some("had 1 by SMS in the last 7 days, and the cap is 1"));
+    assert!(later > soon);
+}
+
+#[tokio::test]
+async fn two_people_who_share_a_phone_get_one_text_in_the_caps_window() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let now = at(NOW);
+    for (name, cart) in [("ann", "c1"), ("bob", "c2")] {
+        let person = shop.person(name, PHONE);
+        shop.agrees(&person, "sms");
+        shop.cart(&person, cart, now.plus(-HOUR));
+    }
+    let run = shop.open(now).await;
+    assert_eq!(queued(&run.evaluate(now).await), 1);
+    run.dispatch(now).await;
+    assert_eq!(provider.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn two_triggers_in_one_second_are_one_message_under_the_cap() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    shop.trigger("cart_sms_again", "sms");
+    let ann = shop.person("ann", PHONE);
+    shop.agrees(&ann, "sms");
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-HOUR));
+    let run = Arc::new(shop.open(now).await);
+    // And two who look and send at the same time.
+    let both = [run.clone(), run.clone()].map(|run| {
+        tokio::spawn(async move {
+            run.evaluate(now).await;
+            run.dispatch(now).await;
+        })
+    });
+    for done in both {
+        done.await.unwrap();
+    }
+    assert_eq!(provider.sent().len(), 1);
+    let mut states: Vec<State> = run.stored_states().into_values().collect();
+    states.sort();
+    assert_eq!(states, [State::Sent, State::Skipped]);
+}
+
+#[tokio::test]
+async fn at_night_a_text_waits_for_the_morning_and_is_checked_again() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let ann = shop.person("ann", PHONE);
+    shop.agrees(&ann, "sms");
+    let night = at("2026-06-16T20:30:00Z");
+    shop.cart(&ann, "c1", night.plus(-HOUR));
+    let run = shop.open(night).await;
+    assert_eq!(queued(&run.evaluate(night).await), 1);
+    run.dispatch(night).await;
+    assert_eq!(provider.posts(), 0);
+    let morning = run.activator.due(night).unwrap().unwrap();
+    assert_eq!(morning.to_string(), "2026-06-17T07:00:00Z", "eight o'clock in London");
+    assert_eq!(run.only_message().reason.as_deref(), Some("quiet hours (GB)"));
+    run.dispatch(morning).await;
+    assert_eq!(provider.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_leaves_unless_sending_is_on_and_the_person_is_real() {
+    let provider = Provider::start().await;
+    let now = at(NOW);
+    for (send, livemode) in [(false, true), (true, false)] {
+        let mut shop = Shop::new(&provider);
+        shop.send = send;
+        shop.livemode = livemode;
+        let ann = shop.person("ann", PHONE);
+        shop.agrees(&ann, "sms");
+        shop.cart(&ann, "c1", now.plus(-HOUR));
+        let run = shop.open(now).await;
+        assert_eq!(queued(&run.evaluate(now).await), 1);
+        run.dispatch(now).await;
+        let message = run.only_message();
+        assert_eq!((message.state, message.provider.as_deref()), (State::Sent, Some("outbox")), "{send} {livemode}");
+        assert!(message.text.unwrap().body.contains("2 items"));
+    }
+    assert_eq!(provider.posts(), 0);
+}
+
+#[tokio::test]
+async fn an_email_is_an_event_with_our_key_and_may_be_posted_again() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    shop.trigger("cart_mail", "email");
+    let ann = shop.person("ann", PHONE);
+    shop.agrees(&ann, "email");
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-HOUR));
+    let run = shop.open(now).await;
+    run.evaluate(now).await;
+    provider.say(Says::DiesAfterReading);
+    run.dispatch(now).await;
+    provider.say(Says::Yes);
+    run.dispatch(run.next_due(now)).await;
+    let mail = run.message_by("cart_mail");
+    assert_eq!((mail.state, mail.medium), (State::Sent, Medium::Email));
+    let events = provider.events();
+    assert_eq!(events.len(), 1, "one event to Klaviyo, however often it was posted");
+    let attributes = &events[0]["data"]["attributes"];
+    assert_eq!(attributes["unique_id"], mail.key.as_str());
+    assert_eq!(attributes["properties"]["subject"], "Your cart is still here");
+    assert_eq!(attributes["metric"]["data"]["attributes"]["name"], "Tillstream cart_mail");
+    assert_eq!(attributes["profile"]["data"]["attributes"]["email"], "ann@example.com");
+}
+
+#[tokio::test]
+async fn a_preview_says_who_gets_what_and_who_not_and_shows_no_number() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let now = at(NOW);
+    let [ann, bob, eve] = ["ann", "bob", "eve"].map(|name| {
+        shop.person(name, &format!("+4474001234{}", name.len() * 10 + usize::from(name.as_bytes()[0] % 10)))
+    });
+    for (person, cart, age) in [(&ann, "c1", HOUR), (&bob, "c2", HOUR), (&eve, "c3", 10 * MINUTE)] {
+        shop.cart(person, cart, now.plus(-age));
+    }
+    shop.agrees(&ann, "sms");
+    shop.agrees(&eve, "sms");
+    let run = shop.open(now).await;
+    let session = run.session(now);
+    let preview = run.activator.preview("cart_sms", &session, now).await.unwrap();
+    let fate = |person: &PersonId| preview.iter().find(|p| p.person_id == *person).unwrap().fate.clone();
+    assert_eq!(fate(&ann), Fate::Goes);
+    assert_eq!(fate(&bob), Fate::Refused { why: "never agreed to marketing by SMS".to_owned() });
+    assert_eq!(fate(&eve), Fate::NotYet { due_at: now.plus(20 * MINUTE) });
+    let shown = serde_json::to_string(&preview).unwrap();
+    assert!(!shown.contains("74001234"), "{shown}");
+    assert!(run.activator.messages().next().is_none());
+    let unknown = run.activator.preview("cart_smss", &session, now).await.unwrap_err().to_string();
+    assert_eq!(unknown, "no trigger \"cart_smss\"; did you mean \"cart_sms\"?");
+}
+
+#[tokio::test]
+async fn memberships_are_a_table_that_follows_the_store() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let ann = shop.person("ann", PHONE);
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-HOUR));
+    let run = shop.open(now).await;
+    run.evaluate(now).await;
+    run.close();
+    shop.pays(&ann, "pi_1", now.plus(MINUTE));
+    let run = shop.open(now).await;
+    let later = now.plus(HOUR);
+    run.evaluate(later).await;
+    let rows = run.memberships().await;
+    assert_eq!(rows, [("cart_abandoned".to_owned(), ann.0.clone(), "c1".to_owned(), now, Some(later))]);
+}
+
+#[tokio::test]
+async fn consent_in_klaviyo_must_have_been_looked_at_lately() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let ann = shop.person("ann", PHONE);
+    shop.agrees_by(&ann, "sms", "klaviyo");
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-HOUR));
+    let run = shop.open(now).await;
+    assert_eq!(queued(&run.evaluate(now).await), 1);
+    run.dispatch(now).await;
+    assert_eq!(provider.posts(), 0);
+    assert!(run.only_message().reason.unwrap().starts_with("consent in Klaviyo was last looked at"));
+    run.activator.consent_was_seen(now).unwrap();
+    run.dispatch(run.next_due(now)).await;
+    assert_eq!(provider.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn every_hour_is_once_in_each_hour_of_membership() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    shop.only_trigger("hourly", "every = \"1h\"");
+    let ann = shop.person("ann", PHONE);
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-HOUR));
+    let run = shop.open(now).await;
+    let mut sent = Vec::new();
+    // At the entry, within the hour, at its end, and after hours that nobody was there.
+    for minutes in [0, 30, 60, 61, 330, 331] {
+        let time = now.plus(minutes * MINUTE);
+        run.evaluate(time).await;
+        run.dispatch(time).await;
+        sent.push(provider.sent().len());
+    }
+    assert_eq!(sent, [1, 1, 2, 2, 3, 3]);
+    assert_eq!(run.next_due(now.plus(331 * MINUTE)), now.plus(6 * HOUR));
+}
+
+#[tokio::test]
+async fn a_text_on_leaving_goes_to_who_left_and_stayed_away() {
+    for comes_back in [false, true] {
+        let provider = Provider::start().await;
+        let mut shop = Shop::new(&provider);
+        shop.only_trigger("gone", "on = \"exit\"");
+        let ann = shop.person("ann", PHONE);
+        let now = at(NOW);
+        shop.cart(&ann, "c1", now.plus(-HOUR));
+        let run = shop.open(now).await;
+        run.evaluate(now).await;
+        run.dispatch(now).await;
+        assert_eq!(provider.posts(), 0);
+        run.close();
+
+        // The cart is touched, so it is not abandoned for the next half hour; then perhaps it is again.
+        shop.cart(&ann, "c1", now.plus(10 * MINUTE));
+        let run = shop.open(now).await;
+        assert_eq!(queued(&run.evaluate(now.plus(11 * MINUTE)).await), 1);
+        run.dispatch(now.plus(if comes_back { 41 } else { 12 } * MINUTE)).await;
+        let message = run.only_message();
+        match comes_back {
+            false => assert_eq!((message.state, provider.sent().len()), (State::Sent, 1)),
+            true => assert_eq!(message.reason.as_deref(), Some("in segment cart_abandoned again")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_be_read_holds_up_no_other() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    shop.file("sql/broken.sql", "SELECT person_id FROM core.people WHERE emial_hash IS NULL");
+    let broken = "name = \"broken\"\ndescription = \"x\"\n[[segment]]\nname = \"broken\"\nsql = \"broken.sql\"\n";
+    shop.file("pipelines/a_broken.toml", broken);
+    let ann = shop.person("ann", PHONE);
+    shop.agrees(&ann, "sms");
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-HOUR));
+    let run = shop.open(now).await;
+    let found = run.evaluate(now).await;
+    let error = found.segments.iter().find_map(|s| s.error.clone()).unwrap();
+    assert!(error.contains("broken.sql") && error.contains("did you mean \"email_hash\""), "{error}");
+    assert_eq!(found.queued(), 1);
+    run.dispatch(now).await;
+    assert_eq!(provider.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn check_finds_a_templates_wrong_column_with_its_place() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    shop.file("templates/cart_reminder.sms.j2", "Hello!\nYou left {{ itmes }} items.");
+    shop.trigger("cart_mail", "email");
+    let run = shop.open(at(NOW)).await;
+    let session = run.session(at(NOW));
+    let problems = crate::activate::check(&run.project, run.activator.templates(), &session).await;
+    let told: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    for words in [
+        "cart_reminder.sms.j2:2: the segment yields no column \"itmes\"; did you mean \"items\"?",
+        "cart_reminder.sms.j2:2: marketing by SMS must say how to opt out",
+    ] {
+        assert!(told.iter().any(|t| t.contains(words)), "{words:?} is not said in {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn as_of_another_time_nothing_leaves() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let ann = shop.person("ann", PHONE);
+    shop.agrees(&ann, "sms");
+    let (now, past) = (at(NOW), at(NOW).plus(-DAY));
+    shop.cart(&ann, "c1", past.plus(-HOUR));
+    let run = shop.open(now).await;
+    assert_eq!(queued(&run.evaluate(past).await), 1);
+    let done = run.activator.dispatch(&run.session(past), past).await.unwrap();
+    assert!(done.messages.is_empty() && done.faults[0].starts_with("nothing leaves as of 2026-06-15"), "{done:?}");
+    assert_eq!((provider.posts(), run.only_message().state), (0, State::Queued));
+}

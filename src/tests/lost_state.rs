@@ -1,0 +1,98 @@
+//! The state folder is lost and the tables are not: what it held is made again, and nothing is folded over nothing.
+
+use std::{fs, process::Stdio, thread, time::Duration};
+
+use crate::{
+    log::EventLog,
+    store::Store,
+    tests::support::{Till, text},
+};
+
+const SOURCES: [&str; 3] = ["stripe", "klaviyo", "storefront"];
+
+/// A shop's files in two parts each, the first with a line that is no event.
+fn shop(till: &Till) -> Vec<(&'static str, [String; 2])> {
+    till.run(&["--quiet", "generate", "--customers", "150", "--days", "25", "--out", "shop.ndjson"]);
+    SOURCES
+        .into_iter()
+        .map(|source| {
+            let all = fs::read_to_string(till.path(&format!("shop.{source}.ndjson"))).unwrap();
+            let lines: Vec<&str> = all.lines().collect();
+            let (first, rest) = lines.split_at(lines.len() * 2 / 3);
+            let first = till.write(&format!("{source}.1.ndjson"), format!("{{\"id\": \"cut\n{}\n", first.join("\n")));
+            let rest = till.write(&format!("{source}.2.ndjson"), rest.join("\n") + "\n");
+            (source, [first, rest].map(|p| p.to_str().unwrap().to_owned()))
+        })
+        .collect()
+}
+
+fn ingest(till: &Till, files: &[(&'static str, [String; 2])], part: usize) -> u64 {
+    let taken = |(source, parts): &(&'static str, [String; 2])| {
+        till.json(&["ingest", source, &parts[part]])["accepted"].as_u64().unwrap()
+    };
+    files.iter().map(taken).sum()
+}
+
+/// As the loader trims when a few hundred MB have gone by.
+fn trim(till: &Till) -> u64 {
+    let store = Store::open(&till.data().join("state")).unwrap();
+    let log = EventLog::open(&till.data().join("log"), &store).unwrap();
+    log.trim(log.end()).unwrap();
+    log.start().0
+}
+
+#[test]
+fn tables_stay_duplicates_are_known_and_new_events_fold_right() {
+    let keys = Till::new();
+    let key = keys.write("key", [5u8; 32]);
+    let clean = Till::with_key(&key);
+    let files = shop(&clean);
+    ingest(&clean, &files, 0);
+    let halfway = clean.facts();
+    assert!(halfway.len() > 1000, "there is something to lose");
+    ingest(&clean, &files, 1);
+    let whole = clean.facts();
+    assert!(whole != halfway);
+
+    let till = Till::with_key(&key).set("LOG__SEGMENT_MIB", "1");
+    ingest(&till, &files, 0);
+    assert!(trim(&till) > 0, "some events are in raw.events alone");
+    let (raw, set_aside) = (till.count("raw.events"), till.count("raw.quarantine"));
+    let customers = till.run(&["--quiet", "triggers", "preview", "win_back"]);
+
+    fs::remove_dir_all(till.data().join("state")).unwrap();
+    assert!(till.facts() == halfway, "the tables are what they were");
+    assert_eq!((till.count("raw.events"), till.count("raw.quarantine")), (raw, set_aside));
+    assert_eq!(till.run(&["--quiet", "triggers", "preview", "win_back"]), customers, "addresses are known again");
+    assert_eq!(ingest(&till, &files, 0), 0, "what was trimmed is known as a duplicate");
+    assert_eq!(till.count("raw.quarantine"), set_aside);
+
+    // Lost again, and killed while it is made again.
+    fs::remove_dir_all(till.data().join("state")).unwrap();
+    for after in [40, 120, 250, 400] {
+        let mut command = till.command(&["--quiet", "sql", "SELECT 1"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        thread::sleep(Duration::from_millis(after));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    ingest(&till, &files, 1);
+    let found = till.facts();
+    let differ: Vec<_> = whole.iter().zip(&found).filter(|(a, b)| a != b).take(3).collect();
+    assert!(whole == found, "{} rows and {}; the first that differ: {differ:#?}", whole.len(), found.len());
+    assert_eq!(till.count("raw.events"), clean.count("raw.events"));
+}
+
+#[test]
+fn a_lost_log_is_named_and_nothing_is_loaded_over_the_tables() {
+    let till = Till::new();
+    let files = shop(&till);
+    ingest(&till, &files[..1], 0);
+    for lost in ["state", "log"] {
+        fs::remove_dir_all(till.data().join(lost)).unwrap();
+    }
+    let output = till.try_run(&["ingest", "stripe", &files[0].1[1]]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("the log folder was lost") && told.contains("from a backup"), "{told}");
+}
