@@ -126,6 +126,7 @@ impl Activator {
         self.recover(session, now).await?;
         self.hear().await?;
         // Nothing is under way here: a claim is of a dispatch that was dropped.
+        self.outbox.forget_contested().await;
         self.outbox.abandon(now, patience(&self.log))?;
         let mut dispatched = self.settle(session, now).await?;
         let [sms, email] = Medium::ALL.map(|medium| self.dispatch_medium(session, medium, now));
@@ -198,7 +199,7 @@ impl Activator {
                 claimed.push(Ready { message, ..ready });
             }
         }
-        let anothers = self.outbox.log(&self.log).await?;
+        let anothers = self.outbox.log_claims(&self.log, claimed.iter().map(|r| &r.message.key)).await?;
         for contested in claimed.extract_if(.., |r| anothers.contains(&r.message.key.0)) {
             self.outbox.change(&contested.message.key, State::Unknown, now, |m| {
                 m.text = None;

@@ -59,6 +59,9 @@ pub struct Outbox {
     next: AtomicU64,
     /// Held from the reading of a message to the commit of its next state.
     turn: Mutex<()>,
+    /// The claims that the log had before they were made here. Held while records go to the log: of two who take the same
+    /// ones there, each would find the other's.
+    contested: tokio::sync::Mutex<HashSet<String>>,
 }
 
 impl Outbox {
@@ -75,6 +78,7 @@ impl Outbox {
             meta: store.keyspace("activate")?,
             next: AtomicU64::new(next),
             turn: Mutex::new(()),
+            contested: tokio::sync::Mutex::default(),
         })
     }
 
@@ -212,12 +216,31 @@ impl Outbox {
     }
 
     /// Makes every transition so far durable: in the store, then in the log. When this returns, losing either loses no
-    /// knowledge of what was sent. The messages whose claim the log had before: if they were claimed just now, then by
-    /// another process as well, and first.
-    pub async fn log(&self, log: &EventLog) -> Result<HashSet<String>, ActivateError> {
+    /// knowledge of what was sent.
+    pub async fn log(&self, log: &EventLog) -> Result<(), ActivateError> {
+        self.log_all(log, &mut *self.contested.lock().await).await
+    }
+
+    /// As [`Outbox::log`] does; returns those of `claimed`, which were claimed just now, that another process had claimed
+    /// before.
+    pub async fn log_claims<'a>(
+        &self,
+        log: &EventLog,
+        claimed: impl Iterator<Item = &'a MessageKey>,
+    ) -> Result<HashSet<String>, ActivateError> {
+        let mut contested = self.contested.lock().await;
+        self.log_all(log, &mut contested).await?;
+        Ok(claimed.filter_map(|key| contested.take(key.as_str())).collect())
+    }
+
+    /// What was contested before is settled: to be called where nothing is claimed.
+    pub async fn forget_contested(&self) {
+        self.contested.lock().await.clear();
+    }
+
+    async fn log_all(&self, log: &EventLog, contested: &mut HashSet<String>) -> Result<(), ActivateError> {
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || store.sync()).await??;
-        let mut claimed_before = HashSet::new();
         loop {
             let mut keys = Vec::new();
             let mut envelopes = Vec::new();
@@ -227,12 +250,12 @@ impl Outbox {
                 keys.push(key);
             }
             if keys.is_empty() {
-                return Ok(claimed_before);
+                return Ok(());
             }
             let claims: Vec<Option<String>> = envelopes.iter().map(record::claimed).collect();
             // Records that the log has already, from before a crash, are duplicates there and change nothing.
             for (claim, became) in claims.into_iter().zip(log.append(envelopes).await?) {
-                claimed_before.extend(claim.filter(|_| matches!(became, Appended::Duplicate(_))));
+                contested.extend(claim.filter(|_| matches!(became, Appended::Duplicate(_))));
             }
             let mut batch = self.store.batch();
             keys.into_iter().for_each(|key| batch.delete(&self.unlogged, key));

@@ -431,6 +431,24 @@ async fn two_triggers_in_one_second_are_one_message_under_the_cap() {
 }
 
 #[tokio::test]
+async fn texts_and_mails_of_one_moment_do_not_take_each_other_for_another_process() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    shop.trigger("cart_mail", "email");
+    let now = at(NOW);
+    for i in 0..12 {
+        let (phone, channel) = (format!("+4474001234{i:02}"), if i % 2 == 0 { "sms" } else { "email" });
+        let person = shop.person(&format!("p{i}"), &phone);
+        shop.agrees(&person, channel);
+        shop.cart(&person, &format!("c{i}"), now.plus(-HOUR));
+    }
+    let run = shop.open(now).await;
+    run.evaluate(now).await;
+    run.dispatch(now).await;
+    assert_eq!((provider.sent().len(), provider.events().len()), (6, 6), "{:?}", run.stored_states());
+}
+
+#[tokio::test]
 async fn at_night_a_text_waits_for_the_morning_and_is_checked_again() {
     let provider = Provider::start().await;
     let mut shop = Shop::new(&provider);
