@@ -8,9 +8,10 @@ use std::{sync::Arc, time::Instant};
 use tokio::task::JoinHandle;
 
 use super::{
-    LoadError, Loaded, NEXT, STAGE, blocking,
+    LoadError, Loaded, NEXT, STAGE, TABLES, blocking,
     fold::{Folded, Folder},
     pending::{Parts, Pending},
+    recall,
 };
 use crate::{
     base::{Micros, Offset},
@@ -56,6 +57,7 @@ impl Commit {
                 appends.commit(&rooms.lake, load.last).await?;
                 rooms.lake.publish();
                 batch.put(&rooms.progress, NEXT, load.last.next().0.to_be_bytes());
+                batch.put(&rooms.progress, TABLES, recall::loaded_tables(&rooms.lake).join("\n"));
                 blocking(move || Ok(batch.commit()?)).await?;
                 note(&rooms, Load { committed_at: Micros::now(), ..load }).await?;
                 let quarantined = loaded.rejected + loaded.quarantined_facts;

@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     base::{Offset, Progress},
-    facts::{BatchError, StateError},
+    facts::{BatchError, StateError, raw},
     lake::{Lake, LakeError, Tail},
     log::{EventLog, LogError},
     store::{Keyspace, Store, StoreError},
@@ -58,6 +58,9 @@ const TRIM_EVERY: u64 = 256 << 20;
 
 /// In the store: the first offset that is not committed.
 const NEXT: &[u8] = b"next";
+
+/// The tables that commits have put rows into, a name a line: one that is not in the lake any more was lost.
+const TABLES: &[u8] = b"tables";
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -87,6 +90,10 @@ pub enum LoadError {
          not loaded yet. Restore it from a backup, together with the state folder"
     )]
     LogBehind { held: Offset, end: Offset },
+    #[error(
+        "the folder of {0} was lost, and only a backup has what was in it: restore it. Other tables are made again from it"
+    )]
+    RawLost(&'static str),
     #[error("the loader's work was cut off: {0}")]
     CutOff(String),
 }
@@ -131,6 +138,8 @@ pub struct Loader {
     commit: Option<Commit>,
     /// The tables hold what the store knows nothing of.
     forgotten: bool,
+    /// Tables whose folders were lost.
+    lost: Vec<String>,
     since_trim: u64,
     place: Place,
 }
@@ -173,6 +182,11 @@ impl Loader {
         }
         let next = known.unwrap_or_else(|| log.start());
         let forgotten = known.is_none() && held.is_some();
+        let lost = recall::lost(&lake, &progress)?;
+        if let Some(raw) = [raw::EVENTS, raw::QUARANTINE].into_iter().find(|raw| lost.iter().any(|table| table == raw))
+        {
+            return Err(LoadError::RawLost(raw));
+        }
         let folder = Arc::new(folder);
         Ok(Loader {
             log,
@@ -185,6 +199,7 @@ impl Loader {
             pending: None,
             commit: None,
             forgotten,
+            lost,
             since_trim: 0,
             place: Place::default(),
         })
@@ -307,7 +322,7 @@ impl Loader {
 
     /// Reads the next events, `bytes` of payload at most, and folds them onto what is pending.
     async fn fold(&mut self, bytes: usize, show: bool) -> Result<Option<Loaded>, LoadError> {
-        if self.must_rebuild()? {
+        if self.must_rebuild()?.is_some() {
             return Err(LoadError::HalfRebuilt);
         }
         if self.log.end() <= self.next {

@@ -206,6 +206,7 @@ impl Loader {
             end.commit_durable()
         })?;
         self.forgotten = false;
+        self.lost.clear();
         self.lake.publish();
         Ok(rows)
     }

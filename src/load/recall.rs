@@ -3,7 +3,7 @@
 //!
 //! A store is lost where it has no position and the tables have one. Then `raw.events` is brought up to whatever any
 //! table holds, the identities of trimmed events go back into the log's index, and a rebuild makes tables and state from
-//! `raw.events`: folding new events over no state would make wrong rows.
+//! `raw.events`: folding new events over no state would make wrong rows. So it does where a table's folder was lost.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use datafusion::{
 use futures::StreamExt;
 
 use super::{
-    BATCH_BYTES, LoadError, Loader, STAGE, blocking, fold::Folded, publish::raw_appends, rebuild::REBUILDING,
+    BATCH_BYTES, LoadError, Loader, STAGE, TABLES, blocking, fold::Folded, publish::raw_appends, rebuild::REBUILDING,
     unreadable,
 };
 use crate::{
@@ -27,13 +27,31 @@ use crate::{
         replay::{self, Identity, ReplayError},
     },
     lake::{Lake, Snapshot, changes_of},
+    store::Keyspace,
 };
 
 /// The last offset of which any table holds rows.
 pub fn held(lake: &Lake) -> Option<Offset> {
+    tables().filter_map(|name| u64::try_from(lake.position(&name, STAGE)?).ok()).max().map(Offset)
+}
+
+/// All that a loader loads into.
+fn tables() -> impl Iterator<Item = String> {
     let facts = Table::ALL.into_iter().flat_map(|t| [t.name().to_owned(), changes_of(t.name())]);
-    let all = facts.chain([EVENTS.to_owned(), QUARANTINE.to_owned()]);
-    all.filter_map(|name| u64::try_from(lake.position(&name, STAGE)?).ok()).max().map(Offset)
+    facts.chain([EVENTS.to_owned(), QUARANTINE.to_owned()])
+}
+
+/// Those that hold what was loaded.
+pub fn loaded_tables(lake: &Lake) -> Vec<String> {
+    tables().filter(|name| lake.position(name, STAGE).is_some()).collect()
+}
+
+/// Those that a commit had put rows into, and that are not in the lake.
+pub fn lost(lake: &Lake, progress: &Keyspace) -> Result<Vec<String>, LoadError> {
+    let Some(known) = progress.get(TABLES)? else { return Ok(Vec::new()) };
+    let there = lake.snapshot().tables();
+    let known = String::from_utf8_lossy(&known);
+    Ok(known.lines().filter(|name| !there.iter().any(|t| t == name)).map(str::to_owned).collect())
 }
 
 /// The events of `raw.events` that retries among `events` name.
@@ -75,14 +93,15 @@ async fn events_where(snapshot: &Snapshot, condition: Expr) -> Result<Vec<Logged
 }
 
 impl Loader {
-    /// Whether tables and state are not of one another: a rebuild was cut off, or the store was lost.
-    pub fn must_rebuild(&self) -> Result<bool, LoadError> {
-        Ok(self.forgotten || self.progress.get(REBUILDING)?.is_some())
-    }
-
-    /// Whether the store was lost.
-    pub fn is_forgotten(&self) -> bool {
-        self.forgotten
+    /// Why tables and state are not of one another, where they are not: all must be made again.
+    pub fn must_rebuild(&self) -> Result<Option<String>, LoadError> {
+        Ok(if self.forgotten {
+            Some("the state folder was lost".to_owned())
+        } else if !self.lost.is_empty() {
+            Some(format!("the folder of {} was lost", self.lost.join(" and of ")))
+        } else {
+            self.progress.get(REBUILDING)?.map(|_| "an earlier rebuild was cut off".to_owned())
+        })
     }
 
     /// Makes `raw.events` hold all that any table does, and this loader stand behind it: what a rebuild starts from.

@@ -174,9 +174,14 @@ impl EventLog {
         self.0.embedded.restore(identities)
     }
 
-    /// Why it takes no more events, if it does not.
+    /// Why it takes no events now, if it does not.
     pub fn stopped(&self) -> Option<AppendError> {
-        self.0.embedded.shared.check().err().or_else(|| self.0.brokers.as_ref()?.stopped())
+        self.broken().or_else(|| self.0.brokers.as_ref()?.stopped())
+    }
+
+    /// Why it takes none before it is opened again, if so. Brokers may come back.
+    pub fn broken(&self) -> Option<AppendError> {
+        self.0.embedded.shared.check().err()
     }
 
     /// Counts since the log was opened.

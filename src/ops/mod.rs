@@ -98,7 +98,7 @@ impl Instance {
         let decoder = Decoder::new(names.clone(), settings.people.default_region.clone());
         let folder = Folder::open(&store, vault.clone(), decoder, &settings.merchant.id)?;
         let loader = Loader::open(log.clone(), lake.clone(), store.clone(), folder)?;
-        let (must_rebuild, forgotten) = (loader.must_rebuild()?, loader.is_forgotten());
+        let must_rebuild = loader.must_rebuild()?;
         let engine = Engine::new(crate::engine::Settings {
             threads: settings.engine.threads,
             memory: settings.engine.memory,
@@ -133,8 +133,7 @@ impl Instance {
             store,
             _lock: lock,
         };
-        if must_rebuild {
-            let why = if forgotten { "the state folder was lost" } else { "an earlier rebuild was cut off" };
+        if let Some(why) = must_rebuild {
             tracing::warn!("{why}: tables and state are made again from raw.events");
             instance.rebuild(&[], &Silent).await?;
         }
@@ -163,7 +162,7 @@ impl Instance {
 
     /// What only another start can mend, and what to see to before it: a sync failed, or state could not be written.
     pub fn fault(&self) -> Option<OpsError> {
-        self.log.stopped().map(OpsError::from).or_else(|| self.lake.broken().map(OpsError::from))
+        self.log.broken().map(OpsError::from).or_else(|| self.lake.broken().map(OpsError::from))
     }
 
     pub fn project(&self) -> &Project {

@@ -84,6 +84,28 @@ fn tables_stay_duplicates_are_known_and_new_events_fold_right() {
 }
 
 #[test]
+fn a_lost_table_is_made_again_and_lost_raw_events_are_named() {
+    let till = Till::new();
+    let files = shop(&till);
+    ingest(&till, &files, 0);
+    ingest(&till, &files, 1);
+    let whole = till.facts();
+    for lost in [&["charges"][..], &["page_views", "payment_intents"]] {
+        for table in lost {
+            fs::remove_dir_all(till.data().join("lake/core").join(table)).unwrap();
+        }
+        let told = till.try_run(&["sql", "SELECT 1"]);
+        assert!(text(&told.stderr).contains(&format!("core.{} was lost", lost[0])), "{}", text(&told.stderr));
+        assert!(till.facts() == whole);
+    }
+    fs::remove_dir_all(till.data().join("lake/raw/events")).unwrap();
+    let output = till.try_run(&["sql", "SELECT 1"]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("raw.events was lost") && told.contains("backup"), "{told}");
+}
+
+#[test]
 fn a_lost_log_is_named_and_nothing_is_loaded_over_the_tables() {
     let till = Till::new();
     let files = shop(&till);
