@@ -66,6 +66,8 @@ export TILLSTREAM__PRIVACY__KEY_FILE="$work/key" TILLSTREAM__STRIPE__WEBHOOK_SEC
 
 export TILLSTREAM__LOG__KIND=kafka TILLSTREAM__LOG__BROKERS=$brokers
 export TILLSTREAM__KAFKA__BROKERS=$brokers TILLSTREAM__KAFKA__TOPICS=shop.events
+# A killed member of the group holds its partitions for as long.
+export TILLSTREAM__KAFKA__PROPERTIES=session.timeout.ms=6000
 kafka TopicCommand --create --topic shop.events --partitions 2 --replication-factor 1 >/dev/null
 serve_again() {
   "$till" --data "$work/data" --quiet serve --listen "127.0.0.1:$address_port" 2>>"$work/log" &
