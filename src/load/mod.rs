@@ -59,7 +59,9 @@ const TRIM_EVERY: u64 = 256 << 20;
 /// In the store: the first offset that is not committed.
 const NEXT: &[u8] = b"next";
 
-/// The tables that commits have put rows into, a name a line: one that is not in the lake any more was lost.
+const PROGRESS: &str = "load";
+
+/// The tables that commits have put rows into, and their versions: one that is not in the lake any more was lost.
 const TABLES: &[u8] = b"tables";
 
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +93,8 @@ pub enum LoadError {
     )]
     LogBehind { held: Offset, end: Offset },
     #[error(
-        "the folder of {0} was lost, and only a backup has what was in it: restore it. Other tables are made again from it"
+        "{0} was lost, its folder or its newest commits, and only a backup has what was in it: restore it. Without one \
+         remove the state folder, and what the log still has is loaded again"
     )]
     RawLost(&'static str),
     #[error("the loader's work was cut off: {0}")]
@@ -170,12 +173,21 @@ impl Place {
     }
 }
 
+/// The first offset that the tables do not hold, as far as the store knows.
+pub fn held(store: &Store) -> Result<Offset, StoreError> {
+    Ok(position(&store.keyspace(PROGRESS)?)?.unwrap_or_default())
+}
+
+fn position(progress: &Keyspace) -> Result<Option<Offset>, StoreError> {
+    Ok(progress.get(NEXT)?.map(|b| Offset(u64::from_be_bytes(b.as_ref().try_into().unwrap_or_default()))))
+}
+
 impl Loader {
     /// Opens at the position that the store holds. Where it holds none and the tables do, the state was lost: nothing is
     /// loaded before a rebuild ([`Loader::must_rebuild`]).
     pub fn open(log: EventLog, lake: Lake, store: Store, folder: Folder) -> Result<Loader, LoadError> {
-        let progress = store.keyspace("load")?;
-        let known = progress.get(NEXT)?.map(|b| Offset(u64::from_be_bytes(b.as_ref().try_into().unwrap_or_default())));
+        let progress = store.keyspace(PROGRESS)?;
+        let known = position(&progress)?;
         let held = recall::held(&lake);
         if let Some(held) = held.filter(|held| *held >= log.end()) {
             return Err(LoadError::LogBehind { held, end: log.end() });

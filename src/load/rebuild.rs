@@ -208,6 +208,10 @@ impl Loader {
         self.forgotten = false;
         self.lost.clear();
         self.lake.publish();
+        // Versions begin anew with a table that is made anew.
+        let mut versions = self.store.batch();
+        versions.put(&self.progress, super::TABLES, recall::loaded_tables(&self.lake));
+        tokio::task::block_in_place(|| versions.commit_durable())?;
         Ok(rows)
     }
 

@@ -41,17 +41,23 @@ fn tables() -> impl Iterator<Item = String> {
     facts.chain([EVENTS.to_owned(), QUARANTINE.to_owned()])
 }
 
-/// Those that hold what was loaded.
-pub fn loaded_tables(lake: &Lake) -> Vec<String> {
-    tables().filter(|name| lake.position(name, STAGE).is_some()).collect()
+/// Those that hold what was loaded, a line each: the name and the version.
+pub fn loaded_tables(lake: &Lake) -> String {
+    let snapshot = lake.snapshot();
+    let line = |name: String| Some(format!("{name} {}\n", snapshot.version(&name)?));
+    tables().filter_map(line).collect()
 }
 
-/// Those that a commit had put rows into, and that are not in the lake.
+/// Those that are not in the lake, or not in the version that a commit had made.
 pub fn lost(lake: &Lake, progress: &Keyspace) -> Result<Vec<String>, LoadError> {
     let Some(known) = progress.get(TABLES)? else { return Ok(Vec::new()) };
-    let there = lake.snapshot().tables();
-    let known = String::from_utf8_lossy(&known);
-    Ok(known.lines().filter(|name| !there.iter().any(|t| t == name)).map(str::to_owned).collect())
+    let snapshot = lake.snapshot();
+    let is_lost = |line: &str| {
+        let (name, version) = line.split_once(' ')?;
+        let there = snapshot.version(name).is_some_and(|there| version.parse().is_ok_and(|version| there >= version));
+        (!there).then(|| name.to_owned())
+    };
+    Ok(String::from_utf8_lossy(&known).lines().filter_map(is_lost).collect())
 }
 
 /// The events of `raw.events` that retries among `events` name.
@@ -98,7 +104,7 @@ impl Loader {
         Ok(if self.forgotten {
             Some("the state folder was lost".to_owned())
         } else if !self.lost.is_empty() {
-            Some(format!("the folder of {} was lost", self.lost.join(" and of ")))
+            Some(format!("lost, folder or newest commits: {}", self.lost.join(", ")))
         } else {
             self.progress.get(REBUILDING)?.map(|_| "an earlier rebuild was cut off".to_owned())
         })

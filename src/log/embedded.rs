@@ -35,7 +35,7 @@ pub(super) struct Embedded {
 impl Embedded {
     pub fn open(dir: &Path, store: &Store, options: Options) -> Result<Embedded, LogError> {
         let index = Index::open(store)?;
-        let recovered = recover::recover(dir, &index, options.disk.as_ref())?;
+        let recovered = recover::recover(dir, &index, options.held, options.disk.as_ref())?;
         let shared = Arc::new(Shared::new(dir, recovered.segments, recovered.end));
         recover::catch_up(&shared, &index)?;
         let queue_bytes = options.queue_bytes.clamp(1, u32::MAX as usize);

@@ -58,12 +58,15 @@ pub struct Options {
     pub queue_bytes: usize,
     /// What one sync may cover, in payload bytes.
     pub group_bytes: usize,
+    /// The first offset that the tables do not hold: what is before it stays known should the log's end be lost.
+    pub held: Offset,
     pub disk: Arc<dyn Disk>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 64 << 20, queue_bytes: 32 << 20, group_bytes: 8 << 20, disk: Arc::new(OsDisk) }
+        let (segment_bytes, queue_bytes, group_bytes) = (64 << 20, 32 << 20, 8 << 20);
+        Options { segment_bytes, queue_bytes, group_bytes, held: Offset(0), disk: Arc::new(OsDisk) }
     }
 }
 
@@ -91,9 +94,9 @@ impl EventLog {
         Ok(EventLog(Arc::new(Opened { brokers: None, embedded })))
     }
 
-    /// The log that the settings want. Nothing comes from brokers before [`EventLog::follow`].
-    pub fn of(settings: &Log, dir: &Path, store: &Store) -> Result<EventLog, LogError> {
-        let options = Options { segment_bytes: u64::from(settings.segment_mib) << 20, ..Options::default() };
+    /// The log that the settings want; `held` as in [`Options`]. Nothing comes from brokers before [`EventLog::follow`].
+    pub fn of(settings: &Log, dir: &Path, store: &Store, held: Offset) -> Result<EventLog, LogError> {
+        let options = Options { segment_bytes: u64::from(settings.segment_mib) << 20, held, ..Options::default() };
         let embedded = Arc::new(Embedded::open(dir, store, options)?);
         let brokers = match settings.kind {
             LogKind::Embedded => None,

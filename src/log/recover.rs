@@ -35,7 +35,8 @@ pub(super) struct Recovered {
 /// How much of the log is read at a time to catch up.
 const CATCH_UP_BYTES: usize = 8 << 20;
 
-pub(super) fn recover(dir: &Path, index: &Index, disk: &dyn Disk) -> Result<Recovered, LogError> {
+/// `held`: the first offset that the tables do not hold.
+pub(super) fn recover(dir: &Path, index: &Index, held: Offset, disk: &dyn Disk) -> Result<Recovered, LogError> {
     make_dir(dir).map_err(LogError::io(dir))?;
     let covered = index.covered()?;
     let firsts = segment::list(dir).map_err(LogError::io(dir))?;
@@ -54,7 +55,7 @@ pub(super) fn recover(dir: &Path, index: &Index, disk: &dyn Disk) -> Result<Reco
     segments.push(active.segment.clone());
     let found = Recovered { segments, end: active.next, active };
     match covered {
-        Some(covered) if covered.end > found.end => skip_lost(dir, index, covered, found, disk),
+        Some(covered) if covered.end > found.end => skip_lost(dir, index, covered, found, (held, disk)),
         _ => Ok(found),
     }
 }
@@ -101,27 +102,35 @@ fn missing(dir: &Path, from: u64, end: u64) -> LogError {
     LogError::Missing { path: dir.to_owned(), from: Offset(from), last: Offset(end.saturating_sub(1)) }
 }
 
-/// The index knows of events that the log does not hold: they were on disk, and their end of the file is gone. Their
-/// identities are forgotten, so that they are stored when they are sent again; their offsets are not used again,
-/// since others remember by offset how far they read.
+/// The index knows of events that the log does not hold: they were on disk, and their end of the file is gone. The
+/// identities of those that no table holds are forgotten, so that they are stored when they are sent again; their offsets
+/// are not used again, since others remember by offset how far they read.
 fn skip_lost(
     dir: &Path,
     index: &Index,
     covered: Covered,
     mut found: Recovered,
-    disk: &dyn Disk,
+    (held, disk): (Offset, &dyn Disk),
 ) -> Result<Recovered, LogError> {
     if found.segments.iter().all(|s| s.first != covered.segment) {
         return Err(missing(dir, found.end, covered.end));
     }
-    tracing::error!(
-        log = %dir.display(),
-        "events {} to {} were acknowledged and are gone from the end of the log: its disk lost them. Send them again \
-         (ingest the files, replay the webhooks): they are not taken for duplicates",
-        found.end,
-        covered.end - 1,
-    );
-    index.forget_from(found.end)?;
+    let gone = held.0.clamp(found.end, covered.end);
+    if gone < covered.end {
+        tracing::error!(
+            log = %dir.display(),
+            "events {gone} to {} were acknowledged and are gone from the end of the log: its disk lost them. Send them again \
+             (ingest the files, replay the webhooks): they are not taken for duplicates",
+            covered.end - 1,
+        );
+    } else {
+        tracing::warn!(
+            log = %dir.display(),
+            "the end of the log is gone from its disk, from event {} on: nothing is lost, as the tables hold all of it",
+            found.end,
+        );
+    }
+    index.forget_from(gone)?;
     let active = next_segment(dir, covered.end, found.end, disk)?;
     found.segments.push(active.segment.clone());
     Ok(Recovered { segments: found.segments, end: active.next, active })

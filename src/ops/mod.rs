@@ -92,7 +92,7 @@ impl Instance {
             _ => {}
         }
         let store = Store::open(&dir.join("state"))?;
-        let log = EventLog::of(&settings.log, &dir.join("log"), &store)?;
+        let log = EventLog::of(&settings.log, &dir.join("log"), &store, crate::load::held(&store)?)?;
         let lake = Lake::open(&dir.join("lake")).await?;
         let vault = Vault::new(&store, &privacy_key)?;
         let decoder = Decoder::new(names.clone(), settings.people.default_region.clone());
