@@ -36,7 +36,6 @@ mod template;
 
 use std::{
     collections::HashMap,
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -129,9 +128,8 @@ impl Activator {
         let outbox = Outbox::open(&store)?;
         outbox.abandon(now, patience(&log))?;
         let members = Memberships::open(&store)?;
-        let own = settings.pipelines.dir.as_deref().map(|dir: &Path| dir.join("templates"));
         Ok(Activator {
-            templates: Templates::load(own.as_deref())?,
+            templates: Templates::beside(settings.pipelines.dir.as_deref())?,
             merchant: settings.merchant.id.clone(),
             zone: settings.merchant.timezone,
             send: settings.activate.send,

@@ -77,6 +77,11 @@ pub enum TemplateError {
 }
 
 impl Templates {
+    /// The shipped templates, under the merchant's own in `templates/` below the folder of the pipelines.
+    pub fn beside(pipelines: Option<&Path>) -> Result<Templates, TemplateError> {
+        Templates::load(pipelines.map(|dir| dir.join("templates")).as_deref())
+    }
+
     /// The shipped templates, under those of `own`, a folder that may be absent.
     pub fn load(own: Option<&Path>) -> Result<Templates, TemplateError> {
         let mut texts: BTreeMap<(String, Medium), (String, String)> = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use super::{
     Context, Usage,
@@ -21,6 +21,9 @@ pub async fn run(context: &Context, demo: Demo) -> anyhow::Result<ExitCode> {
     if context.data.join("lake").exists() {
         let dir = context.data.display();
         bail!(Usage(format!("{dir} holds data already; demo wants a fresh directory: name one with --data")));
+    }
+    if let Some(file) = &demo.orders {
+        std::fs::metadata(file).with_context(|| format!("--orders {}", file.display()))?;
     }
     let Taken::Ours(lock) = DirLock::take(&context.data)? else {
         bail!("{} is in use by another process; name another directory with --data", context.data.display());

@@ -66,6 +66,18 @@ fn text(done: &Ingested) -> String {
         rate(done.read as f64),
         rate(done.bytes as f64 / 1e6),
     );
+    if done.unfit > 0 {
+        text.push_str(&format!(
+            "{} of those set aside are events, counted as new too: raw.events keeps them\n",
+            done.unfit
+        ));
+    }
+    if done.anonymous > 0 {
+        text.push_str(&format!(
+            "{} new orders name no customer: raw.events keeps them, and no table of orders counts them\n",
+            done.anonymous
+        ));
+    }
     if done.quarantined > 0 {
         text.push_str("what was set aside, and why: tillstream sql \"SELECT reason, payload FROM raw.quarantine\"\n");
     }

@@ -67,13 +67,25 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let told = whole(&error);
+            eprintln!("error: {told}");
             if json {
-                tell_json(&format!("{error:#}"));
+                tell_json(&told);
             }
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }
+}
+
+/// An error and its causes, but for those that it tells itself.
+fn whole(error: &anyhow::Error) -> String {
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 /// The one object of a command that failed. Where stdout is the fault, stderr has said it.

@@ -15,7 +15,10 @@ use crate::{
     base::{Envelope, Micros, Offset, Progress, Source},
     load::{Loaded, fold_in},
     log::Appended,
-    sources::{self, Batch, Batches, FileError, REJECTED, orders::OrdersMapping},
+    sources::{
+        self, Batch, Batches, FileError, REJECTED,
+        orders::{ANONYMOUS, OrdersMapping},
+    },
     telemetry,
 };
 
@@ -29,6 +32,10 @@ pub struct Ingested {
     pub duplicates: u64,
     /// New input that is no event, and events that state what cannot be: see `raw.quarantine`.
     pub quarantined: u64,
+    /// Those of `quarantined` that are events, so among the new ones too, and kept in `raw.events`.
+    pub unfit: u64,
+    /// New orders that name no customer: kept in `raw.events`, and rows of no other table.
+    pub anonymous: u64,
     /// Of text, unpacked.
     pub bytes: u64,
     pub seconds: f64,
@@ -109,7 +116,8 @@ impl Instance {
         let (appended, loaded) = tokio::join!(append, self.load_beside(from, &whole));
         reading.await?;
         let (mut done, newest) = appended?;
-        done.quarantined += loaded?.quarantined_facts;
+        done.unfit = loaded?.quarantined_facts;
+        done.quarantined += done.unfit;
         if source == Source::Klaviyo {
             // Consent is as fresh as the newest profile that was told.
             if newest > Micros::default() {
@@ -163,14 +171,18 @@ impl Instance {
         events: Vec<Envelope>,
         done: &mut Ingested,
     ) -> Result<(), OpsError> {
-        let rejected: Vec<bool> = events.iter().map(|e| e.event_type == REJECTED).collect();
+        let is = |kind: &str| -> Vec<bool> { events.iter().map(|e| e.event_type == kind).collect() };
+        let kinds = is(REJECTED).into_iter().zip(is(ANONYMOUS));
         let outcomes = self.log.append(events).await?;
         let (mut accepted, mut duplicates) = (0, 0);
-        for (outcome, rejected) in outcomes.iter().zip(rejected) {
+        for (outcome, (rejected, anonymous)) in outcomes.iter().zip(kinds) {
             match outcome {
                 Appended::Duplicate(_) => duplicates += 1,
                 Appended::Stored(_) if rejected => done.quarantined += 1,
-                Appended::Stored(_) | Appended::Delivered => accepted += 1,
+                Appended::Stored(_) | Appended::Delivered => {
+                    accepted += 1;
+                    done.anonymous += u64::from(anonymous);
+                }
             }
         }
         telemetry::events_ingested(source, accepted, duplicates);
@@ -207,6 +219,8 @@ impl Ingested {
         self.accepted += other.accepted;
         self.duplicates += other.duplicates;
         self.quarantined += other.quarantined;
+        self.unfit += other.unfit;
+        self.anonymous += other.anonymous;
         self.bytes += other.bytes;
         self.seconds += other.seconds;
     }

@@ -171,8 +171,11 @@ impl Instance {
 
     /// A reader of what is seen by now, from files and from memory, at business time `as_of`.
     pub fn session(&self, as_of: Micros) -> Result<Session, OpsError> {
-        let limits = Limits { time: Some(self.settings.engine.time_limit), rows: None };
-        Ok(self.runner.session(&self.project, as_of, limits)?)
+        Ok(self.runner.session(&self.project, as_of, self.limits())?)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { time: Some(self.settings.engine.time_limit), rows: None }
     }
 
     /// How many rows there are of what stands after FROM.

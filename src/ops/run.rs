@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Instance, OpsError};
 use crate::{
-    activate::{Dispatched, Evaluated},
+    activate::{self, Dispatched, Evaluated, Templates},
     base::{Micros, Offset, Progress, progress::Silent, suggest},
     engine::{Session, Tables},
     facts::Table,
     lake::{Snapshot, changes_of},
     load::Until,
-    pipeline::{self, Report, Runner, When},
+    pipeline::{self, Project, Report, Runner, When},
 };
 
 /// What a run did.
@@ -220,22 +220,30 @@ impl Instance {
         })
     }
 
-    /// Every fault of pipelines, SQL, templates and triggers, with file and line.
+    /// Every fault of pipelines, SQL, templates and triggers, with file and line: of the files as they are on disk now, and
+    /// not as they were when this was opened.
     pub async fn check(&self) -> Vec<String> {
-        let mut faults: Vec<String> = match self.runner.verify(&self.project).await {
+        self.checked().await.unwrap_or_else(|error| vec![error.to_string()])
+    }
+
+    async fn checked(&self) -> Result<Vec<String>, OpsError> {
+        let dir = self.settings.pipelines.dir.as_deref();
+        let (project, templates) = match (Project::load(dir), Templates::beside(dir)) {
+            (Ok(project), Ok(templates)) => (project, templates),
+            (project, templates) => {
+                let problems = project.err().into_iter().flat_map(|problems| problems.0);
+                let faults = problems.map(|p| p.to_string()).chain(templates.err().map(|e| e.to_string()));
+                return Ok(faults.collect());
+            }
+        };
+        let mut faults: Vec<String> = match self.runner.verify(&project).await {
             Ok(()) => Vec::new(),
             Err(problems) => problems.0.iter().map(ToString::to_string).collect(),
         };
-        match self.session(Micros::now()) {
-            Ok(session) => faults.extend(
-                crate::activate::check(&self.project, self.activator.templates(), &session)
-                    .await
-                    .iter()
-                    .map(ToString::to_string),
-            ),
-            Err(error) => faults.push(error.to_string()),
-        }
-        faults
+        let session = self.runner.session(&project, Micros::now(), self.limits())?;
+        let of_messages = activate::check(&project, &templates, &session).await;
+        faults.extend(of_messages.iter().map(ToString::to_string));
+        Ok(faults)
     }
 }
 

@@ -21,6 +21,9 @@ pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Reje
     }
     let kind = required(&resource, "type")?;
     let id = required(&resource, "id")?;
+    if resource["object"] == "event" {
+        return Err(Rejected::BadField { field: "object", why: "is Stripe's: ingest it as stripe" });
+    }
     let attributes = &resource["attributes"];
     let says = if matches!(kind.as_str(), "event" | "profile") { attributes } else { &resource };
     let digest = Digest::of(says).map_err(|e| Rejected::from_json(&e))?;

@@ -288,3 +288,46 @@ fn a_read_only_disk_is_named() {
     Command::new("umount").arg(&disk).status().unwrap();
     fails(&output, 1, &["read-only", "--data"]);
 }
+
+#[test]
+fn what_is_taken_in_adds_up_and_what_is_of_another_source_is_not() {
+    let till = Till::new();
+    let orders = "order_id,customer_id,ordered_at,amount,currency\nA,c1,2026-05-02 10:15,10.00,eur\n\
+                  B,,2026-05-02 10:15,20.00,eur\nC,c1,2026-05-02 10:15,49.999,eur\n";
+    let orders = till.write("orders.csv", orders);
+    let done = till.json(&["ingest", "orders", orders.to_str().unwrap()]);
+    assert_eq!((&done["accepted"], &done["anonymous"], &done["quarantined"]), (&json!(2), &json!(1), &json!(1)));
+    let told = till.sql("SELECT reason FROM raw.quarantine")[0]["reason"].as_str().unwrap().to_owned();
+    assert!(told.contains("49.999 is finer than"), "{told}");
+
+    let charge = json!({"id": "evt_1", "object": "event", "type": "charge.succeeded", "created": 1_782_000_000,
+        "livemode": true, "data": {"object": {"id": "ch_1", "object": "charge", "amount": -5, "currency": "eur"}}});
+    let events = till.write("events.ndjson", format!("{charge}\nnothing\n"));
+    let done = till.json(&["ingest", "klaviyo", events.to_str().unwrap()]);
+    assert_eq!((&done["accepted"], &done["quarantined"]), (&json!(0), &json!(2)), "it is Stripe's");
+    let done = till.json(&["ingest", "stripe", events.to_str().unwrap()]);
+    assert_eq!((&done["accepted"], &done["unfit"], &done["quarantined"]), (&json!(1), &json!(1), &json!(2)));
+
+    let missing = text(&till.try_run(&["ingest", "stripe", "nowhere.ndjson"]).stderr);
+    assert_eq!(missing.matches("No such file").count(), 1, "{missing}");
+}
+
+#[test]
+fn a_demo_that_could_not_begin_leaves_nothing() {
+    let till = Till::new();
+    fails(&till.try_run(&["demo", "--orders", "nofile.csv"]), 1, &["nofile.csv"]);
+    assert!(!till.data().exists());
+}
+
+/// Beside a `serve`, too, which goes by the files of its start.
+#[test]
+fn check_looks_at_the_files_as_they_are_now() {
+    let till = Till::new();
+    let file = till.write("shop/pipelines/own.toml", "name = \"own\"\n");
+    let dir = till.path("shop");
+    let till = till.set("PIPELINES__DIR", dir.to_str().unwrap());
+    let _serving = Serving::start(&till);
+    till.run(&["--quiet", "check"]);
+    std::fs::write(file, "nmae = \"own\"\n").unwrap();
+    fails(&till.try_run(&["check"]), 1, &["own.toml:1", "did you mean \"name\""]);
+}

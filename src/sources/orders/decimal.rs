@@ -76,6 +76,17 @@ impl Decimal {
         i64::try_from(rounded).ok()
     }
 
+    /// Whether it has digits below the minor unit of a currency with this exponent: more than a millionth of it, as sums of
+    /// floats have tails.
+    pub fn is_finer_than(self, exponent: u8) -> bool {
+        let Some(divisor) = self.scale.checked_sub(exponent.into()).and_then(|digits| 10i128.checked_pow(digits))
+        else {
+            return false;
+        };
+        let below = (self.units % divisor).abs();
+        below.min(divisor - below).checked_mul(1_000_000).is_none_or(|distance| distance > divisor)
+    }
+
     /// As a whole number, where it is one.
     pub fn whole(self) -> Option<i64> {
         let divisor = 10i128.checked_pow(self.scale)?;
@@ -163,6 +174,16 @@ mod tests {
         assert_eq!(decimal("1.2345").minor(3), Some(1235));
         assert_eq!(Decimal::parse("92233720368547758.07"), None, "more digits than an amount has");
         assert_eq!(decimal("999999999999999999").minor(2), None, "2^63 is not an amount");
+    }
+
+    #[test]
+    fn what_is_finer_than_the_currency_is_told_from_the_tails_of_floats() {
+        for (text, exponent) in [("49.999", 2), ("0.004", 2), ("100.7", 0), ("1.2345", 3)] {
+            assert!(decimal(text).is_finer_than(exponent), "{text}");
+        }
+        for (text, exponent) in [("49.990", 2), ("59.970000000000006", 2), ("29.999999999999996", 2), ("100.000", 0)] {
+            assert!(!decimal(text).is_finer_than(exponent), "{text}");
+        }
     }
 
     #[test]

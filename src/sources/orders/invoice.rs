@@ -124,12 +124,17 @@ impl Invoice {
         let currency = self.currency.ok_or_else(|| missing(Part::Currency))?;
         let counted = self.lines.iter().filter(|l| l.counted(self.refund).is_some()).count();
         let amount = if self.summed { self.sum() } else { Some(self.total.ok_or_else(|| missing(Part::Amount))?) };
+        if let Some(amount) = amount.filter(|a| !self.summed && a.is_finer_than(currency.exponent())) {
+            let decimals = currency.exponent();
+            let why = format!("{amount} is finer than {currency}, which has {decimals} decimals");
+            return Err(names.fault(self.first_row, Part::Amount, why));
+        }
         let amount = amount.and_then(|a| a.minor(currency.exponent())).ok_or_else(|| {
             names.fault(self.first_row, Part::Amount, "the order's amount is too large for any currency".to_owned())
         })?;
         let event_type = match () {
             () if self.unpaid => "order.unpaid",
-            () if self.customer.is_none() => "order.anonymous",
+            () if self.customer.is_none() => super::ANONYMOUS,
             () if self.summed && counted == 0 => "order.empty",
             () if self.refund => "order.refunded",
             () => "order.imported",

@@ -32,6 +32,9 @@ use gather::{Gathering, Item, Names};
 pub use mapping::OrdersMapping;
 use table::Table;
 
+/// The event type of an order that names no customer.
+pub const ANONYMOUS: &str = "order.anonymous";
+
 /// As many as a group commit of the log takes at once.
 const BATCH: usize = 512;
 
