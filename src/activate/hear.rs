@@ -5,6 +5,8 @@
 //! texts the log is read to its end. Up to where it was read is kept; after a crash a stretch is read again, which changes
 //! nothing.
 
+use std::ops::Range;
+
 use super::{
     Activator,
     channel::twilio::explain,
@@ -46,22 +48,27 @@ impl Activator {
         let (mut next, end) = (self.outbox.log_mark()?.unwrap_or_default(), self.log.end());
         let start = self.log.start();
         if next < start {
-            // Looked at after the log, which is trimmed behind what is published; a session may be of before.
-            let tables = self.lake.snapshot();
-            let sources = Source::ALL.into_iter().filter(|source| matters(*source));
-            let trimmed = load::events_of(&tables, sources, next..start).await?;
-            self.take_up(&trimmed, whose)?;
+            self.take_up_from_tables(next..start, whose).await?;
             next = start;
         }
         while next < end {
-            let (events, after) = read(self.log.clone(), next).await?;
-            if after == next {
-                break;
+            let (events, there) = read(self.log.clone(), next, end).await?;
+            // A stretch that the log's disk lost.
+            if next < there.start {
+                self.take_up_from_tables(next..there.start, whose).await?;
             }
             self.take_up(&events, whose)?;
-            next = after;
+            next = there.end;
         }
         Ok(next)
+    }
+
+    /// What is not in the log any more. Looked at after the log, which is trimmed behind what is published; a session may be
+    /// of before.
+    async fn take_up_from_tables(&self, stretch: Range<Offset>, whose: Whose) -> Result<(), ActivateError> {
+        let tables = self.lake.snapshot();
+        let sources = Source::ALL.into_iter().filter(|source| matters(*source));
+        self.take_up(&load::events_of(&tables, sources, stretch).await?, whose)
     }
 
     fn take_up(&self, events: &[Logged], whose: Whose) -> Result<(), ActivateError> {
@@ -129,13 +136,16 @@ fn matters(source: Source) -> bool {
     matches!(source, Source::Tillstream | Source::Twilio | Source::Aliyun)
 }
 
-/// What matters in the next stretch of the log, and where that ends.
-async fn read(log: EventLog, from: Offset) -> Result<(Vec<Logged>, Offset), ActivateError> {
+/// What matters in the next stretch that the log has, and which stretch that is: an empty one at `end` where it has none.
+async fn read(log: EventLog, from: Offset, end: Offset) -> Result<(Vec<Logged>, Range<Offset>), ActivateError> {
     tokio::task::spawn_blocking(move || {
         let mut logged = log.read(from, READ_BYTES)?;
-        let after = logged.last().map_or(from, |l| l.offset.next());
+        let there = match (logged.first(), logged.last()) {
+            (Some(first), Some(last)) => first.offset..last.offset.next(),
+            _ => end..end,
+        };
         logged.retain(|l| matters(l.envelope.source));
-        Ok((logged, after))
+        Ok((logged, there))
     })
     .await?
 }

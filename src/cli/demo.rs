@@ -1,6 +1,11 @@
 //! `demo`: the main job end to end in a fresh directory.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail};
 
@@ -22,7 +27,7 @@ pub async fn run(context: &Context, demo: Demo) -> anyhow::Result<ExitCode> {
         let dir = context.data.display();
         bail!(Usage(format!("{dir} holds data already; demo wants a fresh directory: name one with --data")));
     }
-    if let Some(file) = &demo.orders {
+    if let Some(file) = demo.orders.as_deref().filter(|file| *file != Path::new("-")) {
         std::fs::metadata(file).with_context(|| format!("--orders {}", file.display()))?;
     }
     let Taken::Ours(lock) = DirLock::take(&context.data)? else {

@@ -22,7 +22,7 @@ pub async fn run(context: &Context, doctor: Doctor) -> anyhow::Result<ExitCode> 
         },
         // What keeps every command from starting is a finding like any other, and the only one that can be made.
         Err(error) => {
-            vec![Finding::fault("start", format!("{error:#}"), "mend this first; doctor then looks at the rest")]
+            vec![Finding::fault("start", super::whole(&error), "mend this first; doctor then looks at the rest")]
         }
     };
     let well = findings.iter().all(|f| f.ok);

@@ -68,7 +68,7 @@ fn text(done: &Ingested) -> String {
     );
     if done.unfit > 0 {
         text.push_str(&format!(
-            "{} of those set aside are events, counted as new too: raw.events keeps them\n",
+            "{} of those set aside are events and count as new: raw.events keeps them\n",
             done.unfit
         ));
     }

@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
 fn whole(error: &anyhow::Error) -> String {
     let mut told = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !told.contains(&cause) {
+        if !told.ends_with(&cause) {
             told = format!("{told}: {cause}");
         }
     }

@@ -190,7 +190,7 @@ async fn prompt(asker: &Asker, context: &Context) -> anyhow::Result<ExitCode> {
 
 async fn show(asker: &Asker, query: &str, format: Format) {
     if let Err(error) = asker.ask(query, format, io::stdout()).await {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", super::whole(&error));
     }
 }
 

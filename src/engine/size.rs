@@ -113,15 +113,11 @@ pub(super) fn check_statement(statement: &Statement) -> Result<(), SqlError> {
         Statement::Explain(explain) => return check_statement(&explain.statement),
         _ => return Ok(()),
     };
-    let mut walk = Walk::default();
-    // Twice, as a query inside may name a table of the query around it.
-    for _ in 0..2 {
-        walk.read = vec![0];
-        if let ControlFlow::Break(told) = ast.visit(&mut walk) {
-            return Err(told);
-        }
+    let mut walk = Walk { read: vec![0], ..Walk::default() };
+    if let ControlFlow::Break(told) = ast.visit(&mut walk) {
+        return Err(told);
     }
-    if walk.read.iter().any(|read| *read > MAX_TABLES) {
+    if walk.read.first().is_some_and(|read| *read > MAX_TABLES) {
         return Err(SqlError::user(format!(
             "with each WITH written out the query reads more than {MAX_TABLES} tables: name each of them fewer times"
         )));
@@ -135,7 +131,7 @@ pub(super) fn check_statement(statement: &Statement) -> Result<(), SqlError> {
 struct Walk {
     /// How deep it is in subqueries of expressions.
     subqueries: usize,
-    /// How many tables are read in the statement, and in each of the queries that it is in.
+    /// How many tables are read in the statement, and in each of the queries that the walk is in.
     read: Vec<u64>,
     /// The `WITH` tables that were announced, by where their queries stand.
     announced: HashMap<*const Query, String>,
@@ -174,13 +170,18 @@ impl Visitor for Walk {
     }
 
     fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<SqlError> {
-        self.add(self.reads.get(&name.to_string().to_lowercase()).copied().unwrap_or(1));
+        // A `WITH` table has one name, quoted or not.
+        let with = match &name.0[..] {
+            [part] => part.as_ident().and_then(|ident| self.reads.get(&ident.value.to_lowercase())),
+            _ => None,
+        };
+        self.add(with.copied().unwrap_or(1));
         ControlFlow::Continue(())
     }
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
         for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
-            self.announced.insert(cte.query.as_ref(), cte.alias.name.to_string().to_lowercase());
+            self.announced.insert(cte.query.as_ref(), cte.alias.name.value.to_lowercase());
         }
         self.read.push(0);
         ControlFlow::Continue(())
@@ -250,6 +251,9 @@ mod tests {
         };
         assert!(parse(&doubling(6)).is_ok());
         assert!(refusal(&doubling(12)).contains("more than 2000 tables"));
+        let quoted =
+            (1..=12).fold(doubling(12), |sql, i| sql.replace(&format!(", t{i} AS"), &format!(", \"t{i}\" AS")));
+        assert!(refusal(&quoted).contains("more than 2000 tables"));
         assert!(refusal(&format!("SELECT * FROM ({}) AS x", doubling(12))).contains("more than 2000 tables"));
         let one_after_another: String = (1..300).map(|i| format!(", t{i} AS (SELECT * FROM t{})", i - 1)).collect();
         assert!(parse(&format!("WITH t0 AS (SELECT 1){one_after_another} SELECT * FROM t299")).is_ok());

@@ -40,7 +40,7 @@ fn asks_another_query(filter: &Expr) -> bool {
     filter.exists(asks).unwrap_or(true)
 }
 
-/// `iter_to_array` is some five thousand functions, compiled for each type of iterator: one type does.
+/// `iter_to_array` is thousands of functions, compiled for each type of iterator: one type does.
 fn array(values: Vec<ScalarValue>) -> Result<ArrayRef> {
     ScalarValue::iter_to_array(values)
 }

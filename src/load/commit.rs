@@ -57,7 +57,7 @@ impl Commit {
                 appends.commit(&rooms.lake, load.last).await?;
                 rooms.lake.publish();
                 batch.put(&rooms.progress, NEXT, load.last.next().0.to_be_bytes());
-                batch.put(&rooms.progress, TABLES, recall::loaded_tables(&rooms.lake));
+                batch.put(&rooms.progress, TABLES, recall::versions(&rooms.lake));
                 blocking(move || Ok(batch.commit()?)).await?;
                 note(&rooms, Load { committed_at: Micros::now(), ..load }).await?;
                 let quarantined = loaded.rejected + loaded.quarantined_facts;

@@ -26,7 +26,7 @@ use std::{
 pub use fold::Folder;
 pub use publish::fold_in;
 pub use rebuild::{Refolded, Until, refold};
-pub use recall::{at_offsets, events_of};
+pub use recall::{at_offsets, events_of, note_versions, raw_end};
 
 use self::{
     commit::{Commit, Rooms},
@@ -61,7 +61,7 @@ const NEXT: &[u8] = b"next";
 
 const PROGRESS: &str = "load";
 
-/// The tables that commits have put rows into, and their versions: one that is not in the lake any more was lost.
+/// The tables that events became rows of, and their versions: one that is absent now, or older, was lost.
 const TABLES: &[u8] = b"tables";
 
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +83,8 @@ pub enum LoadError {
     #[error("raw.events could not be read back: {0}")]
     ReadBack(String),
     #[error(
-        "the tables must be made again, since the state folder was lost or a rebuild was cut off: run `tillstream \
-         rebuild`, or restart serve, which does it"
+        "tables and state do not match, and the tables must be made again: run `tillstream rebuild`, or restart serve, which \
+         does it"
     )]
     HalfRebuilt,
     #[error(
@@ -93,8 +93,9 @@ pub enum LoadError {
     )]
     LogBehind { held: Offset, end: Offset },
     #[error(
-        "{0} was lost, its folder or its newest commits, and only a backup has what was in it: restore it. Without one \
-         remove the state folder, and what the log still has is loaded again"
+        "{0} was lost, its folder or its newest commits, and the log no longer has all of it. Restore the whole data directory \
+         from one backup. Or restore this folder and remove the state folder: what it and the log hold is loaded again, and \
+         what neither holds is lost, and with it who said STOP and what was sent"
     )]
     RawLost(&'static str),
     #[error("the loader's work was cut off: {0}")]
@@ -141,8 +142,10 @@ pub struct Loader {
     commit: Option<Commit>,
     /// The tables hold what the store knows nothing of.
     forgotten: bool,
-    /// Tables whose folders were lost.
+    /// Tables that were lost: their folders, or their newest commits.
     lost: Vec<String>,
+    /// Some tables hold what the others do not, and the log does not either.
+    torn: bool,
     since_trim: u64,
     place: Place,
 }
@@ -173,11 +176,6 @@ impl Place {
     }
 }
 
-/// The first offset that the tables do not hold, as far as the store knows.
-pub fn held(store: &Store) -> Result<Offset, StoreError> {
-    Ok(position(&store.keyspace(PROGRESS)?)?.unwrap_or_default())
-}
-
 fn position(progress: &Keyspace) -> Result<Option<Offset>, StoreError> {
     Ok(progress.get(NEXT)?.map(|b| Offset(u64::from_be_bytes(b.as_ref().try_into().unwrap_or_default()))))
 }
@@ -196,8 +194,17 @@ impl Loader {
         let forgotten = known.is_none() && held.is_some();
         let lost = recall::lost(&lake, &progress)?;
         if let Some(raw) = [raw::EVENTS, raw::QUARANTINE].into_iter().find(|raw| lost.iter().any(|table| table == raw))
+            && Offset(lake.position(raw, STAGE).map_or(0, |at| at as u64 + 1)) < log.start()
         {
             return Err(LoadError::RawLost(raw));
+        }
+        // A commit was cut off, and the log has not what it was of.
+        let torn = match (known, held) {
+            (Some(next), Some(held)) if held >= next => log.read(next, 1)?.first().is_none_or(|l| l.offset > next),
+            _ => false,
+        };
+        if known.is_some() && progress.get(TABLES)?.is_none() {
+            recall::note_versions(&lake, &store)?;
         }
         let folder = Arc::new(folder);
         Ok(Loader {
@@ -212,6 +219,7 @@ impl Loader {
             commit: None,
             forgotten,
             lost,
+            torn,
             since_trim: 0,
             place: Place::default(),
         })
@@ -282,6 +290,7 @@ impl Loader {
             progress.at(total.events);
         }
         fold_in(&self.lake, false).await?;
+        note_versions(&self.lake, &self.store)?;
         progress.end(&format!("{} events", total.events));
         Ok(total)
     }

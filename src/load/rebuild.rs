@@ -198,20 +198,19 @@ impl Loader {
             }
         }
         drop(still);
+        self.lake.publish();
         tokio::task::block_in_place(|| {
             self.folder.adopt(&refolded.folder)?;
             let mut end = self.store.batch();
             end.delete(&self.progress, REBUILDING);
             end.put(&self.progress, super::NEXT, self.next.0.to_be_bytes());
+            // Versions begin anew with a table that is made anew.
+            end.put(&self.progress, super::TABLES, recall::versions(&self.lake));
             end.commit_durable()
         })?;
         self.forgotten = false;
+        self.torn = false;
         self.lost.clear();
-        self.lake.publish();
-        // Versions begin anew with a table that is made anew.
-        let mut versions = self.store.batch();
-        versions.put(&self.progress, super::TABLES, recall::loaded_tables(&self.lake));
-        tokio::task::block_in_place(|| versions.commit_durable())?;
         Ok(rows)
     }
 

@@ -3,7 +3,8 @@
 //!
 //! A store is lost where it has no position and the tables have one. Then `raw.events` is brought up to whatever any
 //! table holds, the identities of trimmed events go back into the log's index, and a rebuild makes tables and state from
-//! `raw.events`: folding new events over no state would make wrong rows. So it does where a table's folder was lost.
+//! `raw.events`: folding new events over no state would make wrong rows. The same is done where a table, or its newest
+//! commits, were lost.
 
 use std::ops::Range;
 
@@ -16,8 +17,8 @@ use datafusion::{
 use futures::StreamExt;
 
 use super::{
-    BATCH_BYTES, LoadError, Loader, STAGE, TABLES, blocking, fold::Folded, publish::raw_appends, rebuild::REBUILDING,
-    unreadable,
+    BATCH_BYTES, LoadError, Loader, PROGRESS, STAGE, TABLES, blocking, fold::Folded, publish::raw_appends,
+    rebuild::REBUILDING, unreadable,
 };
 use crate::{
     base::{Logged, Offset, Source},
@@ -27,7 +28,7 @@ use crate::{
         replay::{self, Identity, ReplayError},
     },
     lake::{Lake, Snapshot, changes_of},
-    store::Keyspace,
+    store::{Keyspace, Store, StoreError},
 };
 
 /// The last offset of which any table holds rows.
@@ -35,20 +36,27 @@ pub fn held(lake: &Lake) -> Option<Offset> {
     tables().filter_map(|name| u64::try_from(lake.position(&name, STAGE)?).ok()).max().map(Offset)
 }
 
-/// All that a loader loads into.
+/// What events become rows of.
 fn tables() -> impl Iterator<Item = String> {
     let facts = Table::ALL.into_iter().flat_map(|t| [t.name().to_owned(), changes_of(t.name())]);
     facts.chain([EVENTS.to_owned(), QUARANTINE.to_owned()])
 }
 
-/// Those that hold what was loaded, a line each: the name and the version.
-pub fn loaded_tables(lake: &Lake) -> String {
+/// Notes in which versions the tables of events are: an older one, or none, is then known to be lost.
+pub fn note_versions(lake: &Lake, store: &Store) -> Result<(), StoreError> {
+    let mut batch = store.batch();
+    batch.put(&store.keyspace(PROGRESS)?, TABLES, versions(lake));
+    batch.commit()
+}
+
+/// A line each: the name and the version.
+pub fn versions(lake: &Lake) -> String {
     let snapshot = lake.snapshot();
     let line = |name: String| Some(format!("{name} {}\n", snapshot.version(&name)?));
     tables().filter_map(line).collect()
 }
 
-/// Those that are not in the lake, or not in the version that a commit had made.
+/// The tables that are not in the lake, or in an older version than was noted.
 pub fn lost(lake: &Lake, progress: &Keyspace) -> Result<Vec<String>, LoadError> {
     let Some(known) = progress.get(TABLES)? else { return Ok(Vec::new()) };
     let snapshot = lake.snapshot();
@@ -58,6 +66,12 @@ pub fn lost(lake: &Lake, progress: &Keyspace) -> Result<Vec<String>, LoadError> 
         (!there).then(|| name.to_owned())
     };
     Ok(String::from_utf8_lossy(&known).lines().filter_map(is_lost).collect())
+}
+
+/// The first offset that `raw.events` and `raw.quarantine` do not hold.
+pub fn raw_end(lake: &Lake) -> Offset {
+    let of = |table| lake.position(table, STAGE).map_or(0, |at| at as u64 + 1);
+    Offset(of(EVENTS).max(of(QUARANTINE)))
 }
 
 /// The events of `raw.events` that retries among `events` name.
@@ -104,7 +118,9 @@ impl Loader {
         Ok(if self.forgotten {
             Some("the state folder was lost".to_owned())
         } else if !self.lost.is_empty() {
-            Some(format!("lost, folder or newest commits: {}", self.lost.join(", ")))
+            Some(format!("{} lost their folder or their newest commits", self.lost.join(", ")))
+        } else if self.torn {
+            Some("the log's end was lost while a commit was under way".to_owned())
         } else {
             self.progress.get(REBUILDING)?.map(|_| "an earlier rebuild was cut off".to_owned())
         })
@@ -113,7 +129,11 @@ impl Loader {
     /// Makes `raw.events` hold all that any table does, and this loader stand behind it: what a rebuild starts from.
     pub async fn settle(&mut self) -> Result<(), LoadError> {
         self.commit().await?;
-        let Some(held) = held(&self.lake).filter(|held| self.forgotten || *held >= self.next) else { return Ok(()) };
+        // Of what is loaded raw.events may have lost the newest.
+        let loaded = if self.forgotten { None } else { self.next.0.checked_sub(1).map(Offset) };
+        let held = held(&self.lake).max(loaded);
+        let behind = self.forgotten || !self.lost.is_empty() || held > loaded;
+        let Some(held) = held.filter(|_| behind) else { return Ok(()) };
         if self.forgotten {
             self.recall_identities().await?;
         }

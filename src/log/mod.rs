@@ -58,7 +58,7 @@ pub struct Options {
     pub queue_bytes: usize,
     /// What one sync may cover, in payload bytes.
     pub group_bytes: usize,
-    /// The first offset that the tables do not hold: what is before it stays known should the log's end be lost.
+    /// The first offset that no table holds: what is before it stays known should the log's end be lost.
     pub held: Offset,
     pub disk: Arc<dyn Disk>,
 }

@@ -126,7 +126,7 @@ fn skip_lost(
     } else {
         tracing::warn!(
             log = %dir.display(),
-            "the end of the log is gone from its disk, from event {} on: nothing is lost, as the tables hold all of it",
+            "the end of the log is gone from its disk, from event {} on: the tables hold all of it, nothing is to be sent again",
             found.end,
         );
     }

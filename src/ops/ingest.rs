@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use super::{Instance, OpsError};
 use crate::{
     base::{Envelope, Micros, Offset, Progress, Source},
-    load::{Loaded, fold_in},
+    load::{Loaded, fold_in, note_versions},
     log::Appended,
     sources::{
         self, Batch, Batches, FileError, REJECTED,
@@ -32,7 +32,7 @@ pub struct Ingested {
     pub duplicates: u64,
     /// New input that is no event, and events that state what cannot be: see `raw.quarantine`.
     pub quarantined: u64,
-    /// Those of `quarantined` that are events, so among the new ones too, and kept in `raw.events`.
+    /// Those of `quarantined` that are events, and kept in `raw.events`: of all that was loaded meanwhile.
     pub unfit: u64,
     /// New orders that name no customer: kept in `raw.events`, and rows of no other table.
     pub anonymous: u64,
@@ -206,6 +206,7 @@ impl Instance {
             drop(loader);
             if last {
                 fold_in(&self.lake, false).await?;
+                note_versions(&self.lake, &self.store)?;
                 return Ok(total);
             }
             tokio::time::sleep(LOOK_AGAIN).await;

@@ -46,7 +46,7 @@ use crate::{
     engine::{Engine, Limits, Session},
     facts::Decoder,
     lake::Lake,
-    load::{Folder, Loaded, Loader, Place, fold_in},
+    load::{self, Folder, Loaded, Loader, Place, fold_in},
     log::EventLog,
     pipeline::{self, Project, Runner},
     store::{self, Store, Vault},
@@ -92,8 +92,8 @@ impl Instance {
             _ => {}
         }
         let store = Store::open(&dir.join("state"))?;
-        let log = EventLog::of(&settings.log, &dir.join("log"), &store, crate::load::held(&store)?)?;
         let lake = Lake::open(&dir.join("lake")).await?;
+        let log = EventLog::of(&settings.log, &dir.join("log"), &store, load::raw_end(&lake))?;
         let vault = Vault::new(&store, &privacy_key)?;
         let decoder = Decoder::new(names.clone(), settings.people.default_region.clone());
         let folder = Folder::open(&store, vault.clone(), decoder, &settings.merchant.id)?;
@@ -221,6 +221,7 @@ impl Instance {
         let folded = fold_in(&self.lake, nightly).await;
         let maintained = self.lake.maintain().await;
         self.lake.publish();
+        load::note_versions(&self.lake, &self.store)?;
         folded?;
         if nightly {
             let mut batch = self.store.batch();

@@ -223,27 +223,26 @@ impl Instance {
     /// Every fault of pipelines, SQL, templates and triggers, with file and line: of the files as they are on disk now, and
     /// not as they were when this was opened.
     pub async fn check(&self) -> Vec<String> {
-        self.checked().await.unwrap_or_else(|error| vec![error.to_string()])
-    }
-
-    async fn checked(&self) -> Result<Vec<String>, OpsError> {
         let dir = self.settings.pipelines.dir.as_deref();
         let (project, templates) = match (Project::load(dir), Templates::beside(dir)) {
             (Ok(project), Ok(templates)) => (project, templates),
             (project, templates) => {
                 let problems = project.err().into_iter().flat_map(|problems| problems.0);
-                let faults = problems.map(|p| p.to_string()).chain(templates.err().map(|e| e.to_string()));
-                return Ok(faults.collect());
+                return problems.map(|p| p.to_string()).chain(templates.err().map(|e| e.to_string())).collect();
             }
         };
         let mut faults: Vec<String> = match self.runner.verify(&project).await {
             Ok(()) => Vec::new(),
             Err(problems) => problems.0.iter().map(ToString::to_string).collect(),
         };
-        let session = self.runner.session(&project, Micros::now(), self.limits())?;
-        let of_messages = activate::check(&project, &templates, &session).await;
-        faults.extend(of_messages.iter().map(ToString::to_string));
-        Ok(faults)
+        match self.runner.session(&project, Micros::now(), self.limits()) {
+            Ok(session) => {
+                let of_messages = activate::check(&project, &templates, &session).await;
+                faults.extend(of_messages.iter().map(ToString::to_string));
+            }
+            Err(error) => faults.push(error.to_string()),
+        }
+        faults
     }
 }
 

@@ -1,7 +1,7 @@
 //! Objects read field by field.
 //!
-//! `derive(Deserialize)` writes some three hundred lines for each of the eighty objects that are read here, and the
-//! compiler would do most of its work on them. `object!` writes one arm a field, and one visitor serves them all.
+//! `derive(Deserialize)` writes a visitor for each of the many objects that are read here, and the compiler would do most of
+//! its work on them. `object!` writes one arm a field, and one visitor serves them all.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -69,7 +69,8 @@ impl<'de> Visitor<'de> for Name {
     }
 }
 
-/// A struct and how it is read from a JSON object. `field: Type = "name"` is a field that JSON names otherwise.
+/// A struct and how it is read from a JSON object. `field: Type = "name"` is a field that JSON names otherwise, or
+/// whose name is a word of Rust's.
 macro_rules! object {
     ($(#[$about:meta])* $vis:vis struct $name:ident $(<$life:lifetime>)? {
         $($(#[$note:meta])* $reach:vis $field:ident: $type:ty $(= $key:literal)?,)*

@@ -126,7 +126,7 @@ impl Invoice {
         let amount = if self.summed { self.sum() } else { Some(self.total.ok_or_else(|| missing(Part::Amount))?) };
         if let Some(amount) = amount.filter(|a| !self.summed && a.is_finer_than(currency.exponent())) {
             let decimals = currency.exponent();
-            let why = format!("{amount} is finer than {currency}, which has {decimals} decimals");
+            let why = format!("{amount} is finer than {currency}, whose minor unit has {decimals} decimals");
             return Err(names.fault(self.first_row, Part::Amount, why));
         }
         let amount = amount.and_then(|a| a.minor(currency.exponent())).ok_or_else(|| {
