@@ -133,17 +133,20 @@ impl From<ParquetError> for WriteError {
 }
 
 /// Writes all of an answer; the number of rows.
-pub async fn write(answer: Answer, format: Format, to: impl Write + Send) -> Result<u64, WriteError> {
+pub async fn write(answer: Answer, format: Format, mut to: impl Write + Send) -> Result<u64, WriteError> {
     let schema = Arc::clone(answer.schema());
-    write_stream(&schema, answer, format, to).await
+    write_stream(&schema, answer, format, &mut to).await
 }
+
+/// Where an answer goes. One type: the writers of six formats are compiled for each.
+type To<'a> = &'a mut (dyn Write + Send);
 
 /// Writes batches of one schema; the number of rows.
 pub async fn write_stream(
     schema: &SchemaRef,
     mut batches: impl Stream<Item = Result<RecordBatch, SqlError>> + Unpin,
     format: Format,
-    to: impl Write + Send,
+    to: To<'_>,
 ) -> Result<u64, WriteError> {
     let mut writer = Writer::new(schema, format, to)?;
     let mut rows = 0;
@@ -160,17 +163,17 @@ pub async fn write_stream(
 const ROW_GROUP: usize = 128 * 1024;
 
 /// The formats' writers under one roof.
-enum Writer<W: Write + Send> {
-    Table(table::Writer<W>),
-    Csv(csv::Writer<W>),
-    Json(Box<JsonWriter<W, JsonArray>>),
-    Ndjson(Box<JsonWriter<W, LineDelimited>>),
-    Arrow(Box<StreamWriter<W>>),
-    Parquet(Box<ArrowWriter<W>>),
+enum Writer<'a> {
+    Table(table::Writer<To<'a>>),
+    Csv(csv::Writer<To<'a>>),
+    Json(Box<JsonWriter<To<'a>, JsonArray>>),
+    Ndjson(Box<JsonWriter<To<'a>, LineDelimited>>),
+    Arrow(Box<StreamWriter<To<'a>>>),
+    Parquet(Box<ArrowWriter<To<'a>>>),
 }
 
-impl<W: Write + Send> Writer<W> {
-    fn new(schema: &SchemaRef, format: Format, to: W) -> Result<Writer<W>, WriteError> {
+impl<'a> Writer<'a> {
+    fn new(schema: &SchemaRef, format: Format, to: To<'a>) -> Result<Writer<'a>, WriteError> {
         let json = || WriterBuilder::new().with_explicit_nulls(true);
         Ok(match format {
             Format::Table => Writer::Table(table::Writer::new(schema, to)),
@@ -206,7 +209,7 @@ impl<W: Write + Send> Writer<W> {
             Writer::Csv(writer) => writer.finish(),
             Writer::Json(mut writer) => {
                 writer.finish()?;
-                let mut to = writer.into_inner();
+                let to = writer.into_inner();
                 to.write_all(b"\n")?;
                 Ok(to.flush()?)
             }

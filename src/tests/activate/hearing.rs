@@ -107,6 +107,24 @@ async fn a_receipt_that_came_while_nobody_ran_is_heard_at_the_next_start_and_onc
 }
 
 #[tokio::test]
+async fn a_stop_that_the_log_lost_and_the_tables_hold_is_heard() {
+    let provider = Provider::start().await;
+    let now = at(NOW);
+    let (shop, _) = shop(&provider, &[("ann", PHONE)]);
+    let run = shop.open(now).await;
+    assert_eq!(queued(&run.evaluate(now).await), 1);
+    text(&run, "SM1", "STOP", 1).await;
+    run.load().await;
+    run.close();
+    shop.loses_the_log_from("\"STOP\"");
+    let run = shop.open(now).await;
+    assert!(run.log().read(run.log().start(), usize::MAX).unwrap().iter().all(|l| l.envelope.source != Source::Twilio));
+    run.dispatch(now).await;
+    assert_eq!(provider.posts(), 0);
+    assert_eq!(run.only_message().state, State::Skipped);
+}
+
+#[tokio::test]
 async fn what_was_trimmed_from_the_log_since_the_session_began_is_heard() {
     let provider = Provider::start().await;
     let now = at(NOW);

@@ -32,6 +32,7 @@ use crate::{
         rows::{CartEvent, Consent, Identity, PaymentIntent, PersonMerge, Row, Stamped},
     },
     lake::{Lake, Position},
+    load,
     log::{self, EventLog},
     net,
     pipeline::Project,
@@ -176,12 +177,22 @@ impl Shop {
         fs::remove_dir_all(self.dir.path().join("state")).unwrap();
     }
 
+    /// The disk loses the end of the log, from within the record that says `words`.
+    pub fn loses_the_log_from(&self, words: &str) {
+        let segments = fs::read_dir(self.dir.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
+        let place = |bytes: &[u8]| bytes.windows(words.len()).position(|w| w == words.as_bytes());
+        let found: Vec<_> = segments.filter_map(|p| Some((place(&fs::read(&p).ok()?)?, p))).collect();
+        let [(place, path)] = &found[..] else { panic!("it is in one segment: {found:?}") };
+        fs::File::options().write(true).open(path).unwrap().set_len(*place as u64).unwrap();
+    }
+
     pub async fn open(&self, now: Micros) -> Run {
         let dir = self.dir.path();
         let store = open_store(&dir.join("state")).await;
-        let few = log::Options { segment_bytes: SEGMENT as u64, ..log::Options::default() };
-        let log = EventLog::open_with(&dir.join("log"), &store, few).unwrap();
         let lake = Lake::open(&dir.join("lake")).await.unwrap();
+        let held = load::raw_end(&lake);
+        let few = log::Options { segment_bytes: SEGMENT as u64, held, ..log::Options::default() };
+        let log = EventLog::open_with(&dir.join("log"), &store, few).unwrap();
         let vault = Vault::new(&store, &KEY).unwrap();
         let mut kept = store.batch();
         for (kind, hash, text) in &self.vault {
@@ -345,12 +356,17 @@ impl Run {
         for sid in ["SM_long", "SM_next"] {
             self.twilio_says(json!({"MessageSid": sid, "From": super::PHONE, "Body": body}), Micros(0)).await;
         }
+        self.load().await;
+        assert!(self.log.trim(self.log.end()).unwrap() > 0);
+    }
+
+    /// Puts what the log holds into `raw.events`.
+    pub async fn load(&self) {
         let events = self.log.read(self.log.start(), usize::MAX).unwrap();
         let rows = raw::events_batch("shop", Offset(0), &events).unwrap();
         let at = Position { stage: "load", version: events.last().unwrap().offset.0 as i64 };
         self.lake.append(raw::EVENTS, rows.schema(), &[], vec![rows], at).await.unwrap();
         self.lake.publish();
-        assert!(self.log.trim(self.log.end()).unwrap() > 0);
     }
 
     pub fn log(&self) -> &EventLog {
