@@ -202,10 +202,6 @@ impl Activator {
         self.outbox.all()
     }
 
-    pub fn templates(&self) -> &Templates {
-        &self.templates
-    }
-
     /// The channel that a message takes: the configured one, if messages are to leave at all and this one is of a real
     /// person; else the record.
     fn channel_of(&self, medium: Medium, livemode: bool) -> &Arc<dyn Channel> {

@@ -178,42 +178,12 @@ fn plain_type(of: &DataType) -> Option<DataType> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::HashMap;
-
-    use datafusion::{
-        arrow::{array::RecordBatch, util::pretty::pretty_format_batches},
-        catalog::TableProvider,
-        datasource::MemTable,
-    };
+    use datafusion::arrow::util::pretty::pretty_format_batches;
 
     use super::*;
     use crate::engine::{Kind, Settings};
 
-    /// Tables in memory.
-    #[derive(Default)]
-    pub struct Memory(pub HashMap<String, Arc<MemTable>>);
-
-    impl Memory {
-        pub fn with(mut self, name: &str, batch: RecordBatch) -> Memory {
-            let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap();
-            self.0.insert(name.to_owned(), Arc::new(table));
-            self
-        }
-    }
-
-    impl Tables for Memory {
-        fn names(&self) -> Vec<String> {
-            self.0.keys().cloned().collect()
-        }
-
-        fn provider(&self, table: &str) -> Option<Arc<dyn TableProvider>> {
-            self.0.get(table).map(|t| Arc::clone(t) as _)
-        }
-
-        fn is_empty(&self, table: &str) -> bool {
-            !self.0.contains_key(table)
-        }
-    }
+    pub use crate::tests::engine::Memory;
 
     pub fn engine() -> (Engine, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();

@@ -654,7 +654,7 @@ async fn check_finds_a_templates_wrong_column_with_its_place() {
     shop.trigger("cart_mail", "email");
     let run = shop.open(at(NOW)).await;
     let session = run.session(at(NOW));
-    let problems = crate::activate::check(&run.project, run.activator.templates(), &session).await;
+    let problems = crate::activate::check(&run.project, &shop.templates(), &session).await;
     let told: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
     assert_eq!(told.len(), 2, "{told:?}");
     for words in [

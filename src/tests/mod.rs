@@ -9,7 +9,7 @@
 mod abreast;
 mod activate;
 mod core_tables;
-mod engine;
+pub mod engine;
 mod evolution;
 mod facts;
 mod hostile;

@@ -21,7 +21,7 @@ use serde_json::json;
 use super::provider::Provider;
 use crate::{
     activate::{
-        Activator, Dispatched, Evaluated, Medium, Message, MessageRecord, Record, Rooms, State,
+        Activator, Dispatched, Evaluated, Medium, Message, MessageRecord, Record, Rooms, State, Templates,
         channel::{Klaviyo, Twilio},
     },
     base::{Currency, Micros, Offset, PersonId, Pseudonymizer, Source, time::DAY},
@@ -175,6 +175,10 @@ impl Shop {
     /// What a disk failure may do; the log and the tables are elsewhere.
     pub fn lose_the_store(&self) {
         fs::remove_dir_all(self.dir.path().join("state")).unwrap();
+    }
+
+    pub fn templates(&self) -> Templates {
+        Templates::beside(self.settings().pipelines.dir.as_deref()).unwrap()
     }
 
     /// The disk loses the end of the log, from within the record that says `words`.
