@@ -107,8 +107,8 @@ pub(super) struct Facts {
     pub known: Knowledge,
     /// The recipient's name of now, by message key.
     pub names: HashMap<String, PersonId>,
-    /// The rows of the messages' people, by segment; `None`: the segment cannot be read.
-    members: BTreeMap<String, Option<Vec<Row>>>,
+    /// The rows of the messages' people, by segment; or why it cannot be read.
+    members: BTreeMap<String, Result<Vec<Row>, String>>,
 }
 
 /// A message that the rules let go.
@@ -268,9 +268,8 @@ impl Activator {
             Stands::Refused(refusal) => {
                 return self.refuse(message, &refusal.to_string(), State::Skipped, now, dispatched);
             }
-            Stands::Unreadable => {
-                let why = format!("segment {} cannot be read now", message.segment);
-                self.outbox.postpone(&message.key, now.plus(UNREADABLE), &why)?;
+            Stands::Unreadable(why) => {
+                self.outbox.postpone(&message.key, now.plus(UNREADABLE), why)?;
                 return Ok(None);
             }
         };
@@ -378,13 +377,13 @@ impl Activator {
         let mut members = BTreeMap::new();
         for (name, people) in people {
             let rows = match self.project.segment(name) {
-                None => Some(Vec::new()),
-                Some(segment) => match segment_rows(session, segment, Some(&people)).await {
+                None => Ok(Vec::new()),
+                Some(segment) => match segment_rows(session, &self.project, segment, Some(&people)).await {
                     Err(error) if error.is_of_the_segment() => {
                         tracing::warn!(segment = name, %error, "a segment could not be looked at");
-                        None
+                        Err(error.to_string())
                     }
-                    rows => Some(rows?.into_iter().filter(|r| r.due_at.is_none_or(|due| due <= now)).collect()),
+                    rows => Ok(rows?.into_iter().filter(|r| r.due_at.is_none_or(|due| due <= now)).collect()),
                 },
             };
             members.insert(name.to_owned(), rows);
@@ -411,13 +410,16 @@ enum Stands<'a> {
     /// Not a member, as a message on leaving wants it.
     Gone,
     Refused(Refusal),
-    Unreadable,
+    /// And why.
+    Unreadable(&'a str),
 }
 
 impl Facts {
     fn standing(&self, message: &Message, person: &PersonId, trigger: &Trigger, now: Micros) -> Stands<'_> {
-        let Some(Some(rows)) = self.members.get(&message.segment) else {
-            return Stands::Unreadable;
+        let rows = match self.members.get(&message.segment) {
+            Some(Ok(rows)) => rows,
+            Some(Err(why)) => return Stands::Unreadable(why),
+            None => return Stands::Unreadable("its segment was not looked at"),
         };
         let here = rows.iter().find(|row| {
             let stated = row.columns.get("livemode").and_then(serde_json::Value::as_bool);

@@ -29,6 +29,11 @@ pub enum ActivateError {
     Sql(#[from] SqlError),
     #[error("segment {segment} yields no column \"person_id\": every row of a segment names a person")]
     NoPerson { segment: String },
+    #[error(
+        "segment {segment} is not acted on: {reason}. Mend what it found (ops.check_results, ops.pipeline_runs) and run its \
+         pipeline again, or make the check a warning"
+    )]
+    InDoubt { segment: String, reason: String },
     #[error(transparent)]
     Net(#[from] crate::net::NetError),
     #[error(transparent)]
@@ -56,6 +61,6 @@ pub enum ActivateError {
 impl ActivateError {
     /// Is the fault a segment's own, so that others can go on?
     pub fn is_of_the_segment(&self) -> bool {
-        matches!(self, ActivateError::Segment { .. } | ActivateError::NoPerson { .. })
+        matches!(self, ActivateError::Segment { .. } | ActivateError::NoPerson { .. } | ActivateError::InDoubt { .. })
     }
 }

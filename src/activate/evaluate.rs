@@ -21,7 +21,7 @@ use super::{
 use crate::{
     base::{Micros, PersonId, time::HOUR},
     engine::Session,
-    pipeline::{On, Segment, Trigger},
+    pipeline::{self, On, Project, Segment, Trigger},
 };
 
 /// How long after somebody entered a segment an address of theirs is waited for: events that tell of a payment and of the
@@ -89,7 +89,7 @@ impl Activator {
         if let Some(last) = before.map(|l| l.as_of).filter(|last| *last > as_of) {
             return Err(ActivateError::GoesBack { last, asked: as_of });
         }
-        let rows = segment_rows(session, segment, None).await?;
+        let rows = segment_rows(session, &self.project, segment, None).await?;
         let stored = self.members.of(&segment.name)?;
         let here: HashSet<&PersonId> = rows.iter().map(|r| &r.key.person_id).collect();
         let gone = stored.iter().map(|m| &m.key.person_id).filter(|p| !here.contains(p)).map(|p| p.0.clone()).collect();
@@ -290,12 +290,16 @@ fn settle_draft(mut message: Message, verdict: Verdict, as_of: Micros) -> Messag
     message
 }
 
-/// The rows of a segment; with `people`, of these only.
+/// The rows of a segment; with `people`, of these only. None where what it reads is in doubt.
 pub(super) async fn segment_rows(
     session: &Session,
+    project: &Project,
     segment: &Segment,
     people: Option<&BTreeSet<String>>,
 ) -> Result<Vec<Row>, ActivateError> {
+    if let Some(reason) = pipeline::doubt(session, project, &segment.table()).await? {
+        return Err(ActivateError::InDoubt { segment: segment.name.clone(), reason });
+    }
     let sql = format!("SELECT * FROM {} WHERE person_id IS NOT NULL", segment.table());
     let found = match people {
         None => session.rows::<Columns>(&sql).await.map_err(ActivateError::from),

@@ -4,7 +4,7 @@
 //! hold one number: where a crash came between them the numbers differ, and the table is computed whole.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, LazyLock},
 };
 
@@ -15,12 +15,13 @@ use arrow::{
 };
 
 use super::{
+    doubt::FailedCheck,
     report::{CheckOutcome, ModelOutcome},
     runner::RunError,
 };
 use crate::{
     base::Micros,
-    engine::{Session, View},
+    engine::{Session, SqlError, View},
     lake::{Lake, Position},
 };
 
@@ -169,6 +170,17 @@ pub(super) async fn last_runs(session: &Session) -> Result<HashMap<String, LastR
         }
     }
     Ok(runs)
+}
+
+/// The checks that failed when they last looked. One that was skipped did not look.
+pub(super) async fn failed_checks(session: &Session) -> Result<BTreeSet<FailedCheck>, SqlError> {
+    let sql = format!(
+        "SELECT pipeline, check_name FROM (
+            SELECT *, row_number() OVER (PARTITION BY pipeline, check_name ORDER BY checked_at DESC, run_id DESC) AS from_last
+            FROM {CHECKS} WHERE status <> 'skipped'
+        ) WHERE from_last = 1 AND status = 'failed'"
+    );
+    Ok(session.rows::<FailedCheck>(&sql).await?.into_iter().collect())
 }
 
 /// Empty stand-ins for the tables of this module that were never written, so that a query may name them all the same.

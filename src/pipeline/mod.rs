@@ -5,6 +5,7 @@
 //! one; a model is computed at one business time from one snapshot; what a failed model or check feeds is not computed.
 //! Nothing here sends a message: segments and triggers are only read here, and acted on in `activate`.
 
+mod doubt;
 mod graph;
 mod history;
 mod incremental;
@@ -21,6 +22,7 @@ mod verify;
 mod when;
 mod work;
 
+pub use doubt::doubt;
 pub use graph::{Graph, Node};
 pub use problem::{Problem, Problems};
 pub use project::{Project, UnknownPipeline};

@@ -10,6 +10,7 @@ mod backfill;
 mod bad_input;
 mod crash;
 mod disk;
+mod doubt;
 mod hot_tail;
 #[cfg(feature = "kafka")]
 mod kafka;
