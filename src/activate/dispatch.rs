@@ -350,9 +350,13 @@ impl Activator {
                 dispatched.faults.push(why.clone());
                 change(State::Queued, &|m| (m.not_before, m.reason) = (until, Some(why.clone())))?
             }
+            // A provider that does not answer gets no more until it is asked what became of this.
             Sent::Unknown { why } => {
+                go_on = false;
+                let until = now.plus(FIRST_QUESTION);
+                self.hold(message.medium, until);
                 dispatched.faults.push(why.clone());
-                change(State::Unknown, &|m| (m.not_before, m.reason) = (now.plus(FIRST_QUESTION), Some(why.clone())))?
+                change(State::Unknown, &|m| (m.not_before, m.reason) = (until, Some(why.clone())))?
             }
         };
         if let Some(changed) = changed {

@@ -10,7 +10,7 @@ use super::{
     reach::{Reached, follow, reach_or_make},
 };
 use crate::{
-    base::Currency,
+    base::{Currency, Source},
     net::Upload,
     ops::{Ingested, Reply, Request},
     sources::orders::OrdersMapping,
@@ -19,6 +19,9 @@ use crate::{
 pub async fn run(context: &Context, ingest: Ingest) -> anyhow::Result<ExitCode> {
     let mapping = mapping(ingest.columns)?;
     let source = ingest.source;
+    if source != Source::Orders && mapping != OrdersMapping::default() {
+        bail!(Usage(format!("columns and a currency are of orders, and {source} has none: leave them out")));
+    }
     let stdin = ingest.files.iter().any(|f| f == Path::new("-"));
     if stdin && ingest.files.len() > 1 {
         bail!(Usage("- (stdin) stands alone: give the other files to a command of their own".to_owned()));

@@ -32,7 +32,7 @@ use serde::Serialize;
 pub use args::Cli;
 use args::Command;
 
-use crate::{base::Progress, config::Settings, telemetry};
+use crate::{base::Progress, config::Settings, ops::OpsError, telemetry};
 
 /// What every command is given.
 pub struct Context {
@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
             if json {
                 tell_json(&told);
             }
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            ExitCode::from(if is_of_the_words(&error) { 2 } else { 1 })
         }
     }
 }
@@ -154,6 +154,11 @@ impl Context {
 fn push(text: &mut String, line: Arguments<'_>) {
     let written = fmt::Write::write_fmt(text, line);
     debug_assert!(written.is_ok(), "writing to a string cannot fail");
+}
+
+/// Whether the command asked for what there is not, rather than failed at its work.
+fn is_of_the_words(error: &anyhow::Error) -> bool {
+    error.is::<Usage>() || error.downcast_ref::<OpsError>().is_some_and(OpsError::is_of_the_words)
 }
 
 /// Whoever read our output has seen enough (`| head`): no failure.

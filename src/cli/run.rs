@@ -4,10 +4,16 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::{Context, args::Run, push, reach::reach};
-use crate::ops::{Ran, Reply, Request};
+use super::{Context, Usage, args::Run, push, reach::reach};
+use crate::{
+    base::Micros,
+    ops::{Ran, Reply, Request},
+};
 
 pub async fn run(context: &Context, run: Run) -> anyhow::Result<ExitCode> {
+    if let Some(text) = &run.as_of {
+        Micros::parse(text, context.settings.merchant.timezone).map_err(|e| Usage(format!("--as-of: {e}")))?;
+    }
     let request = Request::Run { pipelines: run.pipelines, as_of: run.as_of, known_at: run.known_at, full: run.full };
     let Reply::Ran(ran) = reach(context).await?.perform(context, request).await? else {
         bail!("the reply is of another kind")

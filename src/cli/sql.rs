@@ -24,6 +24,9 @@ use crate::{
 };
 
 pub async fn run(context: &Context, sql: Sql) -> anyhow::Result<ExitCode> {
+    if context.json && !matches!(sql.format, Format::Table | Format::Json) && sql.out.is_none() {
+        bail!(Usage(format!("--json and --format {} are two answers: leave one out", sql.format.as_str())));
+    }
     let format = if context.json && sql.format == Format::Table { Format::Json } else { sql.format };
     let query = match (&sql.query, &sql.file) {
         (Some(query), _) => Some(query.clone()),

@@ -114,6 +114,8 @@ pub(super) fn explain(error: &DataFusionError, names: impl FnOnce() -> Names) ->
             "the engine cannot run this query: {}; please report it with the query",
             first_line(message)
         )),
+        DataFusionError::ParquetError(error) => unreadable(&error.to_string()),
+        DataFusionError::ObjectStore(error) => unreadable(&error.to_string()),
         other => SqlError::internal(format!("reading the tables failed: {}", first_line(&other.to_string()))),
     };
     if told.view.is_none() {
@@ -272,8 +274,16 @@ fn arrow_error(error: &ArrowError) -> SqlError {
         | ArrowError::ParseError(message)
         | ArrowError::ComputeError(message)
         | ArrowError::InvalidArgumentError(message) => SqlError::user(first_line(message)),
+        ArrowError::ParquetError(message) => unreadable(message),
         other => SqlError::internal(format!("reading the tables failed: {}", first_line(&other.to_string()))),
     }
+}
+
+fn unreadable(message: &str) -> SqlError {
+    SqlError::internal(format!(
+        "a file of a table is missing or damaged: {}; `tillstream doctor` names the files, and what to do",
+        first_line(message)
+    ))
 }
 
 /// The message without the lines of advice and back trace that DataFusion adds, and without its prefixes.

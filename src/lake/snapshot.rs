@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
+use parquet::file::reader::SerializedFileReader;
 
 use super::provider::Scan;
 use super::state::TableState;
@@ -80,9 +83,37 @@ impl Snapshot {
         self.state(table).and_then(|state| state.position(stage))
     }
 
+    /// The files that are missing or damaged, as far as their lengths and footers show, and why. Blocks on the disk.
+    pub fn damaged(&self) -> Vec<Damaged> {
+        let files = self.tables.values().flat_map(|state| state.files.iter().map(move |file| (state, file)));
+        let looked_at = files.filter_map(|(state, file)| {
+            let path = state.directory.join(&file.add.path);
+            let why = footer(&path, file.size).err()?;
+            Some(Damaged { table: state.name.to_string(), path, why })
+        });
+        looked_at.collect()
+    }
+
     fn state(&self, table: &str) -> Option<&Arc<TableState>> {
         self.tables.get(table)
     }
+}
+
+/// A file that a table's log names and that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    pub table: String,
+    pub path: PathBuf,
+    pub why: String,
+}
+
+fn footer(path: &Path, size: u64) -> Result<(), String> {
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    let found = file.metadata().map_err(|e| e.to_string())?.len();
+    if found != size {
+        return Err(format!("it has {found} bytes, and was written with {size}"));
+    }
+    SerializedFileReader::new(file).map(drop).map_err(|e| e.to_string())
 }
 
 impl fmt::Debug for Snapshot {

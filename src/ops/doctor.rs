@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Instance, OpsError};
 use crate::{
-    base::{Micros, Source},
+    activate::{Message, State},
+    base::{Micros, Source, time::DAY},
     config::{EmailChannel, SmsChannel},
     net::{self, Outcome},
 };
@@ -31,17 +32,19 @@ const BACKLOG: u64 = 100_000;
 const FILES: usize = 2000;
 /// A sync that takes this long on average holds every webhook up as long.
 const SLOW_SYNC_MS: f64 = 100.0;
+/// How far back messages are looked at.
+const WEEK: i64 = 7 * DAY;
 /// Before this the clock is surely wrong: 2025-01-01.
 const EARLIEST: Micros = Micros(1_735_689_600_000_000);
 
 impl Instance {
     pub async fn doctor(&self) -> Vec<Finding> {
         let mut findings = vec![self.disk(), self.permissions(), clock(), self.log_finding(), self.backlog()];
-        findings.extend([self.tables_finding(), self.set_aside_finding().await]);
+        findings.extend([self.tables_finding(), self.files().await, self.set_aside_finding().await]);
         findings.extend([self.stripe(), self.receivers()]);
         findings.extend(self.apis().await);
         findings.extend(self.providers().await);
-        findings.extend([self.pipelines().await, self.runs().await]);
+        findings.extend([self.pipelines().await, self.runs().await, self.messages()]);
         findings
     }
 
@@ -112,6 +115,26 @@ impl Instance {
                 "upkeep does not keep up: see its errors in the log of serve, and whether the disk is busy",
             ),
         }
+    }
+
+    /// Whether all that the tables' logs name can be read.
+    async fn files(&self) -> Finding {
+        let snapshot = self.lake.snapshot();
+        let damaged = match tokio::task::spawn_blocking(move || snapshot.damaged()).await {
+            Ok(damaged) => damaged,
+            Err(error) => return Finding::fault("files", error.to_string(), "tillstream doctor once more"),
+        };
+        let Some(first) = damaged.first() else {
+            return Finding::new("files", true, "all files of the tables can be read".to_owned(), "");
+        };
+        let (table, path) = (&first.table, first.path.display());
+        let found = format!("{} cannot be read, the first: {path} of {table}: {}", damaged.len(), first.why);
+        let remedy = match table.split('.').next() {
+            Some("raw") => format!("restore {path} from a backup: no other table has what it holds"),
+            Some("marts") => "tillstream run --full".to_owned(),
+            _ => "tillstream rebuild".to_owned(),
+        };
+        Finding::fault("files", found, &remedy)
     }
 
     fn backlog(&self) -> Finding {
@@ -208,6 +231,40 @@ impl Instance {
             findings.push(Finding::new(name, ok, found, "see the network, a proxy, and api_base in the settings"));
         }
         findings
+    }
+
+    /// Messages of late that no provider took, or of which nobody knows whether they went.
+    fn messages(&self) -> Finding {
+        let since = Micros::now().0 - WEEK;
+        let (mut sent, mut doubtful): (usize, Vec<Message>) = (0, Vec::new());
+        for message in self.activator.messages() {
+            match message {
+                Err(error) => return Finding::fault("messages", error.to_string(), "tillstream rebuild"),
+                Ok(message) if message.went_at().0 < since => {}
+                Ok(message) => match message.state {
+                    State::Sent | State::Delivered => sent += 1,
+                    State::Failed | State::Unknown => doubtful.push(message),
+                    // It was tried, and is tried again.
+                    State::Queued if message.attempt > 0 => doubtful.push(message),
+                    State::Queued | State::Claimed | State::Skipped => {}
+                },
+            }
+        }
+        let Some(last) = doubtful.iter().max_by_key(|m| m.went_at()) else {
+            return Finding::new("messages", true, format!("{sent} sent in the last seven days, none failed"), "");
+        };
+        let why = last.reason.as_deref().unwrap_or("no reason is known");
+        let found = format!(
+            "{sent} sent in the last seven days; {} failed, wait for another try or may not have gone, the last of {} by {}: {why}",
+            doubtful.len(),
+            last.trigger,
+            last.medium.spoken(),
+        );
+        Finding::fault(
+            "messages",
+            found,
+            "see the provider's settings; SELECT * FROM ops.messages WHERE state <> 'sent'",
+        )
     }
 
     async fn pipelines(&self) -> Finding {

@@ -27,6 +27,9 @@ pub enum OpsError {
     InUse { dir: PathBuf, process: Option<u32> },
     #[error("{0}")]
     Told(String),
+    /// What was named does not exist.
+    #[error("{0}")]
+    Unknown(String),
     #[error(transparent)]
     Time(#[from] BadTime),
     #[error(transparent)]
@@ -60,6 +63,18 @@ pub enum OpsError {
 }
 
 impl OpsError {
+    /// Whether what was asked for does not exist, be it a time or a name: the words are at fault, and nothing was done.
+    pub fn is_of_the_words(&self) -> bool {
+        use ActivateError::{UnknownSegment, UnknownTrigger};
+        matches!(
+            self,
+            OpsError::Time(_)
+                | OpsError::Unknown(_)
+                | OpsError::Run(RunError::Unknown(_))
+                | OpsError::Activate(UnknownSegment { .. } | UnknownTrigger { .. })
+        )
+    }
+
     pub fn dir(what: &'static str, path: &Path, source: std::io::Error) -> OpsError {
         OpsError::Dir { what, path: path.to_owned(), source }
     }

@@ -1,7 +1,7 @@
 //! One process owns a directory.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -22,10 +22,17 @@ pub enum Taken {
 }
 
 impl DirLock {
-    /// Makes the directory where it is missing, for its owner's eyes alone (payloads name people), and takes the lock.
+    /// Makes the directory where it is missing, for its owner's eyes alone (payloads name people), and takes the lock. A
+    /// directory of other things is left as it is.
     pub fn take(dir: &Path) -> Result<Taken, OpsError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|e| OpsError::dir("make", dir, e))?;
+        if is_of_others(dir).map_err(|e| OpsError::dir("read", dir, e))? {
+            return Err(OpsError::Told(format!(
+                "{} holds other things and is no data directory: name a new or an empty one with --data",
+                dir.display()
+            )));
+        }
         let path = dir.join("lock");
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = open.map_err(|e| OpsError::dir("write", &path, e))?;
@@ -47,6 +54,22 @@ impl DirLock {
             Err(TryLockError::Error(e)) => Err(OpsError::dir("lock", &path, e)),
         }
     }
+}
+
+/// Something of a data directory's: a restored one has a part of it at least.
+const OURS: [&str; 5] = ["lock", "log", "lake", "state", "privacy.key"];
+
+fn is_of_others(dir: &Path) -> std::io::Result<bool> {
+    let mut others = false;
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if OURS.iter().any(|ours| name == *ours) {
+            return Ok(false);
+        }
+        // What is hidden, or at the root of a volume, is nobody's work.
+        others |= name != "lost+found" && !name.as_encoded_bytes().starts_with(b".");
+    }
+    Ok(others)
 }
 
 /// Where a running `serve` listens for commands.

@@ -170,7 +170,7 @@ fn open(more: &str) -> String {
 }
 
 fn unknown(id: u64) -> OpsError {
-    OpsError::Told(format!("nothing was set aside under {id}: `tillstream quarantine list` shows what was"))
+    OpsError::Unknown(format!("nothing was set aside under {id}: `tillstream quarantine list` shows what was"))
 }
 
 /// What goes to the log for a row that is good by today's decoders; why not, for another.

@@ -37,6 +37,6 @@ fn known(name: &str) -> Result<Table, OpsError> {
     let names = Table::ALL.map(Table::name);
     Table::ALL.into_iter().find(|t| t.name() == name).ok_or_else(|| {
         let hint = suggest::did_you_mean(name, names);
-        OpsError::Told(format!("{name} is not a table that events make{hint}; these are: {}", names.join(", ")))
+        OpsError::Unknown(format!("{name} is not a table that events make{hint}; these are: {}", names.join(", ")))
     })
 }

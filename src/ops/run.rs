@@ -96,7 +96,9 @@ impl Instance {
         let runs: Vec<Known> = self.session(Micros::now())?.rows(sql).await?;
         let known = runs.iter().find(|known| known.run_id == run).ok_or_else(|| {
             let hint = suggest::did_you_mean(run, runs.iter().map(|known| known.run_id.as_str()));
-            OpsError::Told(format!("there was no run {run}{hint}; which there were: SELECT * FROM ops.pipeline_runs"))
+            OpsError::Unknown(format!(
+                "there was no run {run}{hint}; which there were: SELECT * FROM ops.pipeline_runs"
+            ))
         })?;
         let last = known.log_offset.and_then(|last| u64::try_from(last).ok()).ok_or_else(|| {
             let why = "it was of a past time itself, or nothing had come in";

@@ -287,3 +287,33 @@ async fn json_is_read_in_sql_and_comes_out_as_text() {
     assert_eq!(output::write(answer, Format::Parquet, &mut parquet).await.unwrap(), 1);
     assert!(parquet.starts_with(b"PAR1"));
 }
+
+#[tokio::test]
+async fn a_sum_that_does_not_fit_is_told_and_never_wraps() {
+    let (_engine, session, _dir) = limited(None, None);
+    let rows = "(VALUES ('a', 9223372036854775807), ('a', -1), ('b', 9223372036854775807), ('b', 1)) AS t (k, x)";
+    assert_eq!(
+        csv(&session, &format!("SELECT sum(x) AS s FROM {rows} WHERE k = 'a'")).await,
+        "s\n9223372036854775806\n"
+    );
+    // On the way it may be larger than its end.
+    let back = format!("SELECT sum(x) AS s FROM (SELECT x FROM {rows} UNION ALL SELECT -9223372036854775807)");
+    assert_eq!(csv(&session, &back).await, "s\n9223372036854775807\n");
+    for too_large in [
+        format!("SELECT sum(x) FROM {rows}"),
+        format!("SELECT k, sum(x) FROM {rows} GROUP BY k"),
+        format!("SELECT sum(DISTINCT x) FROM {rows} WHERE x > 0"),
+        format!("SELECT sum(x) OVER (PARTITION BY k) FROM {rows}"),
+        format!("SELECT sum(x) OVER (PARTITION BY k ORDER BY x ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM {rows}"),
+    ] {
+        let told = refusal(&session, &too_large).await;
+        assert!(told.kind == Kind::User && told.message.contains("beyond 2^63-1"), "{too_large}: {told:?}");
+    }
+    let other = "SELECT sum(x) AS a, sum(x / 2.0) AS b, sum(y) AS c
+        FROM (SELECT x, CAST(x AS DECIMAL(10, 2)) AS y FROM (VALUES (1), (2), (NULL)) AS t (x))";
+    assert_eq!(csv(&session, other).await, "a,b,c\n3,1.5,3.00\n");
+    let sliding = "SELECT sum(x) OVER (ORDER BY x ROWS 1 PRECEDING) AS s FROM (VALUES (1), (2), (5)) AS t (x)";
+    assert_eq!(csv(&session, sliding).await, "s\n1\n3\n7\n");
+    let none = "SELECT sum(x) AS s, count(*) AS n FROM (VALUES (1)) AS t (x) WHERE x > 1";
+    assert_eq!(csv(&session, none).await, "s,n\n,0\n");
+}

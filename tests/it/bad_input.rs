@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -247,10 +248,14 @@ fn settings_and_words_that_are_wrong_are_usage() {
     fails(&till.try_run(&["ingets", "stripe"]), 2, &["ingets"]);
     fails(&till.try_run(&["ingest", "paypal", "x"]), 2, &["paypal", "stripe"]);
     fails(&till.try_run(&["ingest", "stripe", "/no/such/file"]), 1, &["/no/such/file"]);
-    fails(&till.try_run(&["run", "nightly"]), 1, &["nightly", "conversion"]);
-    fails(&till.try_run(&["run", "--as-of", "yesterday"]), 1, &["yesterday", "2026-01-31"]);
-    fails(&till.try_run(&["segments", "show", "cart_abandond"]), 1, &["cart_abandond", "cart_abandoned"]);
-    fails(&till.try_run(&["rebuild", "core.charge"]), 1, &["core.charge", "core.charges"]);
+    fails(&till.try_run(&["run", "nightly"]), 2, &["nightly", "conversion"]);
+    fails(&till.try_run(&["run", "--as-of", "yesterday"]), 2, &["--as-of", "yesterday", "2026-01-31"]);
+    fails(&till.try_run(&["run", "failure"]), 2, &["failure", "did you mean \"failures\""]);
+    fails(&till.try_run(&["triggers", "preview", "nobody"]), 2, &["nobody"]);
+    fails(&till.try_run(&["ingest", "stripe", "x.ndjson", "--order-column", "id"]), 2, &["stripe has none"]);
+    fails(&till.try_run(&["--json", "sql", "--format", "csv", "SELECT 1"]), 2, &["--json", "csv"]);
+    fails(&till.try_run(&["segments", "show", "cart_abandond"]), 2, &["cart_abandond", "cart_abandoned"]);
+    fails(&till.try_run(&["rebuild", "core.charge"]), 2, &["core.charge", "core.charges"]);
 }
 
 #[test]
@@ -330,4 +335,45 @@ fn check_looks_at_the_files_as_they_are_now() {
     till.run(&["--quiet", "check"]);
     std::fs::write(file, "nmae = \"own\"\n").unwrap();
     fails(&till.try_run(&["check"]), 1, &["own.toml:1", "did you mean \"name\""]);
+}
+
+#[test]
+fn a_directory_of_other_things_is_not_taken_over() {
+    let till = Till::new();
+    let photo = till.write("data/holiday.jpg", "not ours");
+    fails(&till.try_run(&["check"]), 1, &["data holds other things", "--data"]);
+    assert_eq!(fs::read_dir(till.data()).unwrap().count(), 1);
+    fs::remove_file(photo).unwrap();
+    till.run(&["check"]);
+}
+
+/// The Parquet files below a directory.
+fn parquet_files(dir: &Path) -> Vec<PathBuf> {
+    let entries: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let (dirs, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.into_iter().partition(|path| path.is_dir());
+    let parquet = files.into_iter().filter(|file| file.extension().is_some_and(|e| e == "parquet"));
+    parquet.chain(dirs.iter().filter(|dir| !dir.ends_with("_delta_log")).flat_map(|dir| parquet_files(dir))).collect()
+}
+
+#[test]
+fn a_damaged_file_of_a_table_is_named_and_made_again() {
+    let till = Till::new();
+    let lines: Vec<String> = (0..5).map(|i| charge(&format!("{i}"), json!(100 + i), "usd")).collect();
+    let file = till.write("events.ndjson", lines.join("\n"));
+    till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+    let damaged = parquet_files(&till.data().join("lake/core/charges")).pop().unwrap();
+    let bytes = fs::read(&damaged).unwrap();
+    let name = damaged.file_name().unwrap().to_str().unwrap();
+    let sum = "SELECT sum(amount) AS amount FROM core.charges";
+    for spoil in [&bytes[..bytes.len() / 2], &[0; 4096]] {
+        fs::write(&damaged, spoil).unwrap();
+        fails(&till.try_run(&["sql", sum]), 1, &["missing or damaged", "tillstream doctor"]);
+        fails(&till.try_run(&["doctor"]), 1, &[name, "core.charges", "tillstream rebuild"]);
+    }
+    fs::remove_file(&damaged).unwrap();
+    fails(&till.try_run(&["sql", sum]), 1, &["missing or damaged", "tillstream doctor"]);
+    fails(&till.try_run(&["doctor"]), 1, &[name, "core.charges", "tillstream rebuild"]);
+    till.run(&["rebuild"]);
+    assert_eq!(till.sql(sum)[0]["amount"], 510);
+    till.run(&["doctor"]);
 }

@@ -56,7 +56,10 @@ fn a_segment_over_a_mart_that_a_check_finds_wrong_waits() {
     let failed = till.try_run(&["--json", "run"]);
     assert_eq!(failed.status.code(), Some(1));
     let report = String::from_utf8_lossy(&failed.stdout);
-    assert!(report.contains("segment agreed is not acted on: check \\\"two at least\\\" of greeting failed"), "{report}");
+    assert!(
+        report.contains("segment agreed is not acted on: check \\\"two at least\\\" of greeting failed"),
+        "{report}"
+    );
     assert_eq!((till.entered("agreed"), till.count("ops.messages")), (0, 0));
     // Nor later, by whoever does not run the pipeline first.
     till.try_run(&["triggers", "run", "greeting"]);

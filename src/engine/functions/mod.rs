@@ -3,6 +3,7 @@
 //! A function never guesses: text that is no phone, address or known code gives NULL or `unknown` as documented, and
 //! what can only be a mistake in the query is an error that says so.
 
+mod checked_sum;
 mod funnel;
 mod guarded;
 mod money;
@@ -23,6 +24,7 @@ use crate::base::{Micros, Pseudonymizer};
 /// Functions that are the same in every session.
 pub(super) fn register_shared(state: &mut SessionState) -> Result<()> {
     guarded::register(state)?;
+    checked_sum::register(state)?;
     datafusion_functions_json::register_all(state)?;
     state.register_udf(ScalarUDF::from(money::MoneyMajor::new()).into())?;
     for function in text::shared() {

@@ -140,7 +140,11 @@ impl Gathering {
         let batches = table.rows(&self.plan.columns()).map_err(failed)?;
         self.plan = self.plan.clone().projected();
         for batch in batches {
-            let batch = batch.map_err(|why| failed(format!("after row {}: {why}", number.saturating_sub(1))))?;
+            let batch = batch.map_err(|why| failed(format!(
+                    "after row {}: {why}. Nothing of the file was taken: mend that row (text that holds a separator stands in \
+                     quotes) and take the file again",
+                    number.saturating_sub(1)
+                )))?;
             let texts = Texts::of(&batch).map_err(failed)?;
             for row in 0..batch.num_rows() {
                 self.add(&texts, row, number);
