@@ -19,7 +19,7 @@ mod session;
 mod size;
 mod views;
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use datafusion::{
     execution::{
@@ -161,6 +161,3 @@ fn runtime_env(settings: &Settings) -> datafusion::error::Result<RuntimeEnv> {
     let pool = TrackConsumersPool::new(FairSpillPool::new(settings.memory), NonZeroUsize::MIN);
     RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk).build()
 }
-
-/// The time limit that a person's query has unless told otherwise.
-pub const TIME_LIMIT: Duration = Duration::from_secs(300);

@@ -96,11 +96,6 @@ impl Session {
         .await
     }
 
-    /// The tables that a statement names, as `schema.table`, sorted, without looking any up.
-    pub fn table_references(sql: &str) -> Result<Vec<String>, SqlError> {
-        fence::references(&fence::parse(sql)?)
-    }
-
     /// Every table and view, as `schema.table`, sorted.
     pub fn tables(&self) -> Vec<String> {
         self.catalog.names()

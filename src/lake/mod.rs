@@ -211,19 +211,6 @@ impl Lake {
         Ok(table.state().map_or(0, |state| state.rows()))
     }
 
-    /// Removes a table and its files at once; false when there is none. A query that still reads an older snapshot of it
-    /// fails.
-    pub async fn remove(&self, table: &str) -> Result<bool> {
-        let Some(table) = self.find(table) else { return Ok(false) };
-        let turn = table.turn().await;
-        if table.state().is_none() {
-            return Ok(false);
-        }
-        open::remove(&table.name, &table.directory).await?;
-        turn.forget();
-        Ok(true)
-    }
-
     /// Checkpoints logs, merges small files, and deletes what is no longer needed, as [`Upkeep::default`] says.
     pub async fn maintain(&self) -> Result<Maintained> {
         self.maintain_with(&Upkeep::default()).await

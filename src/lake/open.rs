@@ -1,4 +1,4 @@
-//! From directories to tables and back: finding them at the start, making one, removing one.
+//! From directories to tables: finding them at the start, making one.
 //!
 //! A directory without a commit is no table. Files in it that no commit names are left for upkeep: should its log have been
 //! lost, they are all that there is.
@@ -16,9 +16,6 @@ use super::durable::{Fate, create_directories, is_staging_name, sync_directory};
 use super::error::{LakeError, Result};
 use super::log::LOG_DIRECTORY;
 use super::table::Table;
-
-/// Where a log is moved, in one step, by the removal of its table.
-const REMOVED: &str = "_delta_log.removed";
 
 /// The absolute path of `root`, made when it is missing.
 pub(super) async fn root(root: &Path) -> Result<PathBuf> {
@@ -52,46 +49,16 @@ pub(super) fn make(root: &Path, name: &str, fate: &Fate) -> Result<Arc<Table>> {
     Table::new(name.into(), Arc::new(directory), fate.clone()).map(Arc::new)
 }
 
-/// Removes the files of a table. Once its log has another name there is no table any more, and the next start goes on where
-/// this one was stopped.
-pub(super) async fn remove(table: &str, directory: &Path) -> Result<()> {
-    let path = directory.to_owned();
-    blocking(table, "remove", directory, move || {
-        fs::rename(path.join(LOG_DIRECTORY), path.join(REMOVED))?;
-        sync_directory(&path)?;
-        clear(&path)
-    })
-    .await
-}
-
-/// Empties `directory`, the removed log last.
-fn clear(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true if entry.file_name() == REMOVED => continue,
-            true => fs::remove_dir_all(entry.path())?,
-            false => fs::remove_file(entry.path())?,
-        }
-    }
-    fs::remove_dir_all(directory.join(REMOVED))?;
-    // For a table that is made again under this name.
-    create_directories(&directory.join(LOG_DIRECTORY))
-}
-
 fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
-/// Names and directories that may be tables, with what was left half-done in them cleared away.
+/// Names and directories that may be tables, with what was left half-written in them cleared away.
 fn find(root: &Path) -> io::Result<Vec<(Arc<str>, PathBuf)>> {
     let mut found = Vec::new();
     for schema in directories(root)? {
         for (table, directory) in directories(&schema.1)? {
-            if directory.join(REMOVED).is_dir() {
-                clear(&directory)?;
-            }
             sweep(&directory)?;
             // A commit may have its name and not yet a synced one, when the last process was killed in between.
             if directory.join(LOG_DIRECTORY).is_dir() {

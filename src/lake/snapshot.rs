@@ -7,7 +7,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use parquet::file::reader::SerializedFileReader;
 
@@ -50,11 +49,6 @@ impl Snapshot {
         }
     }
 
-    pub fn schema(&self, table: &str) -> Option<SchemaRef> {
-        let stored = self.state(table).map(|state| state.layout.schema.clone());
-        stored.or_else(|| self.hot.get(table).map(|hot| hot.schema.clone()))
-    }
-
     /// Rows in files and beside them.
     pub fn rows(&self, table: &str) -> Option<u64> {
         let hot = self.hot.get(table).map(|hot| hot.rows());
@@ -76,11 +70,6 @@ impl Snapshot {
     /// The Delta version.
     pub fn version(&self, table: &str) -> Option<u64> {
         self.state(table).map(|state| state.version)
-    }
-
-    /// How far `stage` had come in what this snapshot shows of `table`.
-    pub fn position(&self, table: &str, stage: &str) -> Option<i64> {
-        self.state(table).and_then(|state| state.position(stage))
     }
 
     /// The files that are missing or damaged, as far as their lengths and footers show, and why. Blocks on the disk.

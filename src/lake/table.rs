@@ -37,7 +37,7 @@ pub(super) struct Table {
     pub name: Arc<str>,
     pub directory: Arc<PathBuf>,
     pub log: LogStoreRef,
-    /// `None` until its first commit, and after it was removed.
+    /// `None` until its first commit.
     state: ArcSwapOption<TableState>,
     fate: Fate,
     writing: Mutex<()>,
@@ -111,12 +111,6 @@ impl Turn<'_> {
         table.set_checkpointed(log::checkpointed(&table.log).await);
         table.state.store(state.map(Arc::new));
         Ok(())
-    }
-
-    /// Forgets the table's versions, after its log was removed.
-    pub fn forget(&self) {
-        self.table.state.store(None);
-        self.table.set_checkpointed(0);
     }
 
     /// Commits what `plan` makes of the newest version, asking it again whenever that turns out not to be the newest.

@@ -119,7 +119,7 @@ impl Inner {
             Method::Get => self.http.get(url),
             Method::Post => self.http.post(url),
         };
-        let timeout = request.timeout.unwrap_or(self.timeout);
+        let timeout = self.timeout;
         match builder.headers(headers).body(request.body.clone()).timeout(timeout).send().await {
             Ok(answer) => as_wanted(request, read(answer).await),
             Err(e) if e.is_connect() => Outcome::Refused { why: describe(e), retry_after: None },

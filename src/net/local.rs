@@ -11,7 +11,6 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures::stream;
-use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{NetError, describe};
@@ -31,9 +30,7 @@ pub struct LocalClient {
 
 /// What a request carries.
 pub enum Upload {
-    Nothing,
     Json(serde_json::Value),
-    File(PathBuf),
     Stdin,
 }
 
@@ -46,8 +43,6 @@ pub enum LocalError {
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("the connection to the running serve failed: {0}")]
     Lost(String),
-    #[error("the running serve answered with what is not the JSON that was expected: {0}")]
-    NotUnderstood(serde_json::Error),
 }
 
 impl LocalClient {
@@ -72,12 +67,8 @@ impl LocalClient {
     pub async fn post(&self, path: &str, query: &[(&str, &str)], upload: Upload) -> Result<Answer, LocalError> {
         let request = self.http.post(address(path)).query(query);
         let request = match upload {
-            Upload::Nothing => request,
             Upload::Json(value) => request.json(&value),
             Upload::Stdin => request.body(streamed(stdin().map_err(unreadable(Path::new("stdin")))?)),
-            Upload::File(path) => {
-                request.body(streamed(tokio::fs::File::open(&path).await.map_err(unreadable(&path))?))
-            }
         };
         self.send(request).await
     }
@@ -97,16 +88,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn status(&self) -> u16 {
-        self.answer.status().as_u16()
-    }
-
     pub fn is_success(&self) -> bool {
         self.answer.status().is_success()
-    }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.answer.headers().get(name)?.to_str().ok()
     }
 
     /// The next piece of the body; `None` at its end. An answer that breaks off is an error, never an end.
@@ -120,10 +103,6 @@ impl Answer {
             body.extend_from_slice(&chunk);
         }
         Ok(body.freeze())
-    }
-
-    pub async fn json<T: DeserializeOwned>(self) -> Result<T, LocalError> {
-        serde_json::from_slice(&self.bytes().await?).map_err(LocalError::NotUnderstood)
     }
 }
 

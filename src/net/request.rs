@@ -1,7 +1,5 @@
 //! A request before it is sent. It can be sent again, so its body is in memory.
 
-use std::time::Duration;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::Serialize;
@@ -32,7 +30,6 @@ pub struct Request {
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Bytes,
     pub(super) delivery: Delivery,
-    pub(super) timeout: Option<Duration>,
     pub(super) wants_json: bool,
 }
 
@@ -71,12 +68,6 @@ impl Request {
         Ok(self.body(content_type, body))
     }
 
-    /// For one try; the client's own otherwise.
-    pub fn timeout(mut self, timeout: Duration) -> Request {
-        self.timeout = Some(timeout);
-        self
-    }
-
     /// Success is JSON. What is not (a proxy's page, half an answer) did not come from whom we asked, or not whole: it
     /// is an answer that was lost.
     pub fn wants_json(mut self) -> Request {
@@ -85,6 +76,6 @@ impl Request {
     }
 
     fn new(method: Method, url: String, delivery: Delivery) -> Request {
-        Request { method, url, headers: Vec::new(), body: Bytes::new(), delivery, timeout: None, wants_json: false }
+        Request { method, url, headers: Vec::new(), body: Bytes::new(), delivery, wants_json: false }
     }
 }

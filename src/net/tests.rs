@@ -1,7 +1,6 @@
 //! Against servers on loopback that fail in each way that a provider can.
 
 use std::{
-    io::Write,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -247,33 +246,6 @@ async fn an_answer_arrives_while_it_is_made() {
     assert_eq!(answer.chunk().await.unwrap().unwrap(), "two");
     assert_eq!(answer.chunk().await.unwrap(), None);
     assert!(seen.await.unwrap().starts_with("GET /v1/sql?query=SELECT+1+%26+2 HTTP/1.1\r\n"));
-}
-
-#[tokio::test]
-async fn a_file_is_sent_as_it_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("tillstream.sock");
-    let path = folder.path().join("events.ndjson");
-    let line = "{\"id\":\"evt\"}\n".repeat(100_000);
-    std::fs::File::create(&path).unwrap().write_all(line.as_bytes()).unwrap();
-    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{\"read\":3}";
-    let listener = UnixListener::bind(&socket).unwrap();
-    let seen = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut seen = Vec::new();
-        let mut buffer = vec![0; 65536];
-        while !seen.ends_with(b"\r\n0\r\n\r\n") {
-            let read = stream.read(&mut buffer).await.unwrap();
-            seen.extend_from_slice(&buffer[..read]);
-        }
-        write_piece(&mut stream, answer).await;
-        seen.len()
-    });
-    let client = LocalClient::new(&socket).unwrap();
-    let answer = client.post("/v1/ingest/stripe", &[], Upload::File(path)).await.unwrap();
-    let counts: serde_json::Value = answer.json().await.unwrap();
-    assert_eq!(counts["read"], 3);
-    assert!(seen.await.unwrap() > line.len());
 }
 
 #[tokio::test]

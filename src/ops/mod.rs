@@ -165,10 +165,6 @@ impl Instance {
         self.log.broken().map(OpsError::from).or_else(|| self.lake.broken().map(OpsError::from))
     }
 
-    pub fn project(&self) -> &Project {
-        &self.project
-    }
-
     /// A reader of what is seen by now, from files and from memory, at business time `as_of`.
     pub fn session(&self, as_of: Micros) -> Result<Session, OpsError> {
         Ok(self.runner.session(&self.project, as_of, self.limits())?)

@@ -115,29 +115,11 @@ pub enum Channel {
     Email,
 }
 
-impl Channel {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Channel::Sms => "sms",
-            Channel::Email => "email",
-        }
-    }
-}
-
 /// Marketing wants consent; transactional does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Marketing,
     Transactional,
-}
-
-impl Purpose {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Purpose::Marketing => "marketing",
-            Purpose::Transactional => "transactional",
-        }
-    }
 }
 
 /// At most so many messages of a trigger to one person in a span of time.

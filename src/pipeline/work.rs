@@ -11,9 +11,7 @@ use std::{
 };
 
 use chrono::NaiveDate;
-use datafusion::{
-    error::DataFusionError, execution::SendableRecordBatchStream, physical_plan::stream::RecordBatchStreamAdapter,
-};
+use datafusion::error::DataFusionError;
 use futures::StreamExt;
 
 use super::{
@@ -165,10 +163,8 @@ impl<'a> Work<'a> {
 
     async fn replace(&self, model: &Model, answer: Answer) -> Result<u64, Failure> {
         let schema = Arc::clone(answer.schema());
-        let batches = answer.map(|batch| batch.map_err(|e| DataFusionError::External(Box::new(e))));
-        let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), batches));
         let at = history::next_commit(&self.runner.lake, &model.name);
-        match self.runner.lake.replace(&model.name, schema, stream, Some(at)).await {
+        match self.runner.lake.replace(&model.name, schema, answer.into_stream(), Some(at)).await {
             Ok(rows) => Ok(rows),
             // The query failed, not the disk.
             Err(LakeError::Rows { source, .. }) => match sql_error(source.as_ref()) {

@@ -2,7 +2,7 @@
 //!
 //! Iterators see one moment: a batch committed meanwhile is not in them, not even in part.
 
-use std::{ops::RangeBounds, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use fjall::{Database, OwnedWriteBatch, PersistMode, Readable};
 
@@ -41,23 +41,6 @@ impl Keyspace {
     /// Every entry whose key begins with `prefix`; with an empty one, every entry.
     pub fn prefix(&self, prefix: &[u8]) -> impl DoubleEndedIterator<Item = Result<Entry, StoreError>> + use<> {
         self.entries(self.db.snapshot().prefix(&self.inner, prefix))
-    }
-
-    pub fn range<K, R>(&self, range: R) -> impl DoubleEndedIterator<Item = Result<Entry, StoreError>> + use<K, R>
-    where
-        K: AsRef<[u8]>,
-        R: RangeBounds<K>,
-    {
-        self.entries(self.db.snapshot().range(&self.inner, range))
-    }
-
-    pub fn is_empty(&self) -> Result<bool, StoreError> {
-        self.inner.is_empty().map_err(|e| self.failed(e))
-    }
-
-    /// Counts writes that are not yet merged with older ones more than once: for people to look at.
-    pub fn approximate_len(&self) -> usize {
-        self.inner.approximate_len()
     }
 
     /// Removes every entry, at once and whatever their number; in no batch.

@@ -46,7 +46,7 @@ fn iterators_see_one_moment_in_the_order_of_keys() {
         entries.into_iter().map(|e| String::from_utf8(e.unwrap().0.to_vec()).unwrap()).collect()
     };
     assert_eq!(keys(before.collect()), ["b1", "b2"]);
-    assert_eq!(keys(a.range("b1".."c").collect()), ["b1", "b2", "b3"]);
+    assert_eq!(keys(a.prefix(b"b").collect()), ["b1", "b2", "b3"]);
     assert_eq!(keys(a.prefix(b"").rev().take(1).collect()), ["c"]);
 }
 
@@ -60,7 +60,7 @@ fn a_cleared_keyspace_stays_cleared_and_what_came_after_stays() {
         batch.commit().unwrap();
         if clear {
             a.clear().unwrap();
-            assert!(a.is_empty().unwrap());
+            assert_eq!(a.prefix(b"").count(), 0);
         }
     }
     drop((a, store));

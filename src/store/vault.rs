@@ -54,11 +54,6 @@ impl Vault {
         self.entries.get(&name)?.map(|sealed| self.open(&name, &sealed)).transpose()
     }
 
-    /// Forgets it, for an erasure.
-    pub fn delete(&self, batch: &mut Batch, kind: &str, hash: &str) {
-        batch.delete(&self.entries, name(kind, hash));
-    }
-
     /// Keeps what `other` keeps as well, a vault of the same key.
     pub fn adopt(&self, store: &Store, other: &Vault) -> Result<(), StoreError> {
         let mut batch = store.batch();

@@ -216,7 +216,7 @@ async fn a_replace_may_change_columns_and_leave_no_rows() {
     drop(lake);
     let lake = Lake::open(dir.path()).await.unwrap();
     let snapshot = lake.snapshot();
-    assert_eq!(snapshot.schema("marts.m").unwrap().field(0).name(), "score");
+    assert_eq!(snapshot.provider("marts.m").unwrap().schema().field(0).name(), "score");
     assert_eq!(query(&snapshot, "SELECT count(*), max(score) FROM m").await, [["0", ""]]);
     assert_eq!(query(&snapshot, "SELECT * FROM m").await.len(), 0);
     assert_eq!(lake.replace("marts.m", schema(), vec![rows(0..3)], Some(at(3))).await.unwrap(), 3);
@@ -358,25 +358,6 @@ async fn what_cannot_be_written_says_where_and_what_to_do() {
         let error = lake.append(name, schema(), &[], vec![], at(1)).await.unwrap_err();
         assert!(matches!(error, LakeError::BadName(_)), "{error}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_removed_table_is_gone_and_its_name_free() {
-    let dir = TempDir::new().unwrap();
-    let lake = Lake::open(dir.path()).await.unwrap();
-    append(&lake, 0..10, 10).await;
-    assert!(lake.remove(TABLE).await.unwrap());
-    assert!(!lake.remove(TABLE).await.unwrap());
-    assert!(published(&lake).tables().is_empty());
-    assert_eq!(lake.position(TABLE, "load"), None);
-    assert!(append(&lake, 0..3, 3).await);
-    // As if another removal had been killed after its first step.
-    let table = dir.path().join("core/charges");
-    drop(lake);
-    fs::rename(table.join("_delta_log"), table.join("_delta_log.removed")).unwrap();
-    let lake = Lake::open(dir.path()).await.unwrap();
-    assert!(lake.snapshot().tables().is_empty());
-    assert!(files_below(&table, ".parquet").is_empty());
 }
 
 /// What is appended, repeated, replaced and maintained, in any order and across reopening, is what a list of rows says.

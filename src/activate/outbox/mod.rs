@@ -26,6 +26,7 @@ use super::{
 use crate::{
     base::{Envelope, Micros, Offset, PersonId, Source},
     store::{Batch, Keyspace, Store},
+    telemetry,
 };
 
 /// What was last said at one place on whether a destination may be written to.
@@ -118,6 +119,7 @@ impl Outbox {
         self.write(&mut batch, Some(&old), &message)?;
         self.mark_unlogged(&mut batch, &Record::of(&message, at))?;
         batch.commit()?;
+        telemetry::message(message.medium.as_str(), message.state.as_str());
         Ok(Some(message))
     }
 
