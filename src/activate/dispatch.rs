@@ -22,7 +22,6 @@ use super::{
     Activator,
     channel::{Channel, Parcel, Sent},
     error::ActivateError,
-    evaluate::segment_rows,
     knowledge::{self, Knowledge},
     mask,
     members::Row,
@@ -382,9 +381,9 @@ impl Activator {
         for (name, people) in people {
             let rows = match self.project.segment(name) {
                 None => Ok(Vec::new()),
-                Some(segment) => match segment_rows(session, &self.project, segment, Some(&people)).await {
+                Some(segment) => match self.segment_rows(session, segment, Some(&people), now).await {
                     Err(error) if error.is_of_the_segment() => {
-                        tracing::warn!(segment = name, %error, "a segment could not be looked at");
+                        tracing::warn!("{error}");
                         Err(error.to_string())
                     }
                     rows => Ok(rows?.into_iter().filter(|r| r.due_at.is_none_or(|due| due <= now)).collect()),

@@ -29,10 +29,7 @@ pub enum ActivateError {
     Sql(#[from] SqlError),
     #[error("segment {segment} yields no column \"person_id\": every row of a segment names a person")]
     NoPerson { segment: String },
-    #[error(
-        "segment {segment} is not acted on: {reason}. Mend what it found (ops.check_results, ops.pipeline_runs) and run its \
-         pipeline again, or make the check a warning"
-    )]
+    #[error("segment {segment} is left as it is: {reason}")]
     InDoubt { segment: String, reason: String },
     #[error(transparent)]
     Net(#[from] crate::net::NetError),

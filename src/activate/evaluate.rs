@@ -21,7 +21,7 @@ use super::{
 use crate::{
     base::{Micros, PersonId, time::HOUR},
     engine::Session,
-    pipeline::{self, On, Project, Segment, Trigger},
+    pipeline::{self, On, Segment, Trigger},
 };
 
 /// How long after somebody entered a segment an address of theirs is waited for: events that tell of a payment and of the
@@ -50,6 +50,8 @@ pub struct SegmentChange {
     pub next: Option<Micros>,
     /// Why it could not be looked at. Then nothing of it changed.
     pub error: Option<String>,
+    /// Why it is not acted on until its pipeline has run, or passes its checks. Then nothing of it changed either.
+    pub held: Option<String>,
 }
 
 impl Evaluated {
@@ -68,12 +70,14 @@ impl Activator {
         for segment in project.segments() {
             let change = match self.look(session, segment, as_of).await {
                 Err(error) if error.is_of_the_segment() => {
-                    tracing::warn!(segment = segment.name, %error, "a segment could not be looked at");
-                    SegmentChange {
-                        segment: segment.name.clone(),
-                        error: Some(error.to_string()),
-                        ..Default::default()
-                    }
+                    let told = Some(error.to_string());
+                    let (error, held) = match error {
+                        ActivateError::InDoubt { .. } => (None, told),
+                        _ => (told, None),
+                    };
+                    let why = error.as_ref().or(held.as_ref()).map(String::as_str).unwrap_or_default();
+                    tracing::warn!("{why}");
+                    SegmentChange { segment: segment.name.clone(), error, held, ..Default::default() }
                 }
                 other => other?,
             };
@@ -89,7 +93,7 @@ impl Activator {
         if let Some(last) = before.map(|l| l.as_of).filter(|last| *last > as_of) {
             return Err(ActivateError::GoesBack { last, asked: as_of });
         }
-        let rows = segment_rows(session, &self.project, segment, None).await?;
+        let rows = self.segment_rows(session, segment, None, as_of).await?;
         let stored = self.members.of(&segment.name)?;
         let here: HashSet<&PersonId> = rows.iter().map(|r| &r.key.person_id).collect();
         let gone = stored.iter().map(|m| &m.key.person_id).filter(|p| !here.contains(p)).map(|p| p.0.clone()).collect();
@@ -114,6 +118,7 @@ impl Activator {
             skipped: messages.len() - queued,
             next,
             error: None,
+            held: None,
         })
     }
 
@@ -290,16 +295,28 @@ fn settle_draft(mut message: Message, verdict: Verdict, as_of: Micros) -> Messag
     message
 }
 
-/// The rows of a segment; with `people`, of these only. None where what it reads is in doubt.
-pub(super) async fn segment_rows(
+impl Activator {
+    /// The rows of a segment at the session's business time; with `people`, of these only. None where what it reads is in
+    /// doubt.
+    pub(super) async fn segment_rows(
+        &self,
+        session: &Session,
+        segment: &Segment,
+        people: Option<&BTreeSet<String>>,
+        as_of: Micros,
+    ) -> Result<Vec<Row>, ActivateError> {
+        if let Some(reason) = pipeline::doubt(session, &self.lake, &self.project, &segment.table(), as_of).await? {
+            return Err(ActivateError::InDoubt { segment: segment.name.clone(), reason });
+        }
+        rows_of(session, segment, people).await
+    }
+}
+
+async fn rows_of(
     session: &Session,
-    project: &Project,
     segment: &Segment,
     people: Option<&BTreeSet<String>>,
 ) -> Result<Vec<Row>, ActivateError> {
-    if let Some(reason) = pipeline::doubt(session, project, &segment.table()).await? {
-        return Err(ActivateError::InDoubt { segment: segment.name.clone(), reason });
-    }
     let sql = format!("SELECT * FROM {} WHERE person_id IS NOT NULL", segment.table());
     let found = match people {
         None => session.rows::<Columns>(&sql).await.map_err(ActivateError::from),

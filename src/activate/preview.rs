@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Activator,
     error::ActivateError,
-    evaluate::{Call, segment_rows},
+    evaluate::Call,
     key::day_bucket,
     knowledge::Knowledge,
     mask,
@@ -59,7 +59,7 @@ impl Activator {
     pub async fn preview(&self, trigger: &str, session: &Session, now: Micros) -> Result<Vec<Preview>, ActivateError> {
         let trigger = self.trigger(trigger)?;
         let segment = self.segment(&trigger.segment)?;
-        let rows = segment_rows(session, &self.project, segment, None).await?;
+        let rows = self.segment_rows(session, segment, None, now).await?;
         let people: BTreeSet<String> = rows.iter().map(|r| r.key.person_id.0.clone()).collect();
         let known = Knowledge::of(session, &people, []).await?;
         let stored = self.members.of(&segment.name)?;

@@ -38,6 +38,10 @@ fn text(ran: &Ran) -> String {
         push(&mut text, format_args!("{:<10}check {:?} of {}: {found}\n", c.severity.as_str(), c.check, c.pipeline));
     }
     for s in ran.segments.iter().flat_map(|e| &e.segments) {
+        if let Some(why) = &s.held {
+            push(&mut text, format_args!("segment   {:<24}held: {why}\n", s.segment));
+            continue;
+        }
         let told = s.error.as_deref().map(|e| format!("  {e}")).unwrap_or_default();
         push(
             &mut text,

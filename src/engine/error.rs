@@ -12,6 +12,8 @@ use datafusion::{
     error::DataFusionError,
 };
 
+use parquet::errors::ParquetError;
+
 use crate::base::suggest;
 
 /// Whose fault it is, and so who can mend it.
@@ -114,7 +116,13 @@ pub(super) fn explain(error: &DataFusionError, names: impl FnOnce() -> Names) ->
             "the engine cannot run this query: {}; please report it with the query",
             first_line(message)
         )),
-        DataFusionError::ParquetError(error) => unreadable(&error.to_string()),
+        DataFusionError::ParquetError(parquet) => match parquet.as_ref() {
+            ParquetError::External(other) => match other.downcast_ref::<ArrowError>() {
+                Some(arrow) => arrow_error(arrow),
+                None => unreadable(&parquet.to_string()),
+            },
+            _ => unreadable(&parquet.to_string()),
+        },
         DataFusionError::ObjectStore(error) => unreadable(&error.to_string()),
         other => SqlError::internal(format!("reading the tables failed: {}", first_line(&other.to_string()))),
     };
@@ -143,6 +151,14 @@ fn root(error: &DataFusionError) -> (&DataFusionError, Option<Place>) {
             DataFusionError::External(other) => match other.downcast_ref::<DataFusionError>() {
                 Some(inner) => inner,
                 None => return (error, place),
+            },
+            // A filter is computed while a file is read: what fails may be the query and not the file.
+            DataFusionError::ParquetError(parquet) => match parquet.as_ref() {
+                ParquetError::External(other) => match other.downcast_ref::<DataFusionError>() {
+                    Some(inner) => inner,
+                    None => return (error, place),
+                },
+                _ => return (error, place),
             },
             DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
                 ArrowError::ExternalError(other) => match other.downcast_ref::<DataFusionError>() {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field};
 use datafusion::execution::SendableRecordBatchStream;
+use deltalake_core::DeltaTableError;
 use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake_core::kernel::Add;
 use deltalake_core::logstore::LogStoreRef;
-use deltalake_core::{DeltaResult, DeltaTableError};
 use futures::StreamExt;
 use futures::future::try_join_all;
 use parquet::basic::{Compression, ZstdLevel};
@@ -63,9 +63,7 @@ pub(super) async fn write(
             drop(lane);
             let mut writer = writer(&log, &layout, rows);
             for batch in &conformed {
-                if let Err(error) = writer.write(batch).await {
-                    return Err(abandon(&table, &log, writer, error).await);
-                }
+                writer.write(batch).await.map_err(|e| writing(&table, &log, e))?;
             }
             close(&table, &log, writer).await
         })
@@ -87,16 +85,7 @@ pub(super) async fn write_stream(
             let batch = batch
                 .map_err(|e| LakeError::Rows { table: table.to_string(), source: e.into() })
                 .and_then(|b| conform(&table, &b, &layout.schema));
-            let batch = match batch {
-                Ok(batch) => batch,
-                Err(error) => {
-                    discard(&table, writer).await;
-                    return Err(error);
-                }
-            };
-            if let Err(error) = writer.write(&batch).await {
-                return Err(abandon(&table, &log, writer, error).await);
-            }
+            writer.write(&batch?).await.map_err(|e| writing(&table, &log, e))?;
         }
         close(&table, &log, writer).await
     })
@@ -134,6 +123,7 @@ pub(super) async fn off_the_runtime<T: Send + 'static>(
     done.map_err(|e| LakeError::Rows { table: table.to_string(), source: e.into() })?
 }
 
+/// One that is dropped before it is closed leaves no file.
 fn writer(log: &LogStoreRef, layout: &Layout, rows: usize) -> DeltaWriter {
     let config = WriterConfig::new(
         layout.schema.clone(),
@@ -193,18 +183,6 @@ fn indexed(layout: &Layout) -> Vec<String> {
 
 async fn close(table: &str, log: &LogStoreRef, writer: DeltaWriter) -> Result<Vec<Add>> {
     writer.close().await.map_err(|e| writing(table, log, e))
-}
-
-async fn abandon(table: &str, log: &LogStoreRef, writer: DeltaWriter, error: DeltaTableError) -> LakeError {
-    discard(table, writer).await;
-    writing(table, log, error)
-}
-
-async fn discard(table: &str, writer: DeltaWriter) {
-    let aborted: DeltaResult<()> = writer.abort().await;
-    if let Err(error) = aborted {
-        tracing::warn!(table, %error, "a half-written file stays until the next start");
-    }
 }
 
 fn writing(table: &str, log: &LogStoreRef, error: DeltaTableError) -> LakeError {

@@ -36,7 +36,7 @@ use deltalake_core::kernel::Add;
 
 pub use error::LakeError;
 pub use overlay::changes_of;
-pub use snapshot::Snapshot;
+pub use snapshot::{Damaged, Inspected, Snapshot};
 pub use tail::Tail;
 pub use upkeep::{Maintained, Upkeep};
 

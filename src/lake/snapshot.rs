@@ -6,9 +6,10 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use datafusion::catalog::TableProvider;
-use parquet::file::reader::SerializedFileReader;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::provider::Scan;
 use super::state::TableState;
@@ -72,20 +73,35 @@ impl Snapshot {
         self.state(table).map(|state| state.version)
     }
 
-    /// The files that are missing or damaged, as far as their lengths and footers show, and why. Blocks on the disk.
-    pub fn damaged(&self) -> Vec<Damaged> {
-        let files = self.tables.values().flat_map(|state| state.files.iter().map(move |file| (state, file)));
-        let looked_at = files.filter_map(|(state, file)| {
+    /// Looks for files that are missing or damaged: at the length and footer of each, and for as long as `patience` at all
+    /// that is in them. Blocks on the disk.
+    pub fn inspect(&self, patience: Duration) -> Inspected {
+        let until = Instant::now() + patience;
+        let mut inspected = Inspected::default();
+        for (state, file) in self.tables.values().flat_map(|state| state.files.iter().map(move |file| (state, file))) {
             let path = state.directory.join(&file.add.path);
-            let why = footer(&path, file.size).err()?;
-            Some(Damaged { table: state.name.to_string(), path, why })
-        });
-        looked_at.collect()
+            let whole = Instant::now() < until;
+            inspected.files += 1;
+            inspected.read += usize::from(whole);
+            if let Err(why) = inspect(&path, file.size, whole) {
+                inspected.damaged.push(Damaged { table: state.name.to_string(), path, why });
+            }
+        }
+        inspected
     }
 
     fn state(&self, table: &str) -> Option<&Arc<TableState>> {
         self.tables.get(table)
     }
+}
+
+/// What [`Snapshot::inspect`] saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inspected {
+    pub files: usize,
+    /// Those of them that were read to their ends.
+    pub read: usize,
+    pub damaged: Vec<Damaged>,
 }
 
 /// A file that a table's log names and that cannot be read.
@@ -96,13 +112,16 @@ pub struct Damaged {
     pub why: String,
 }
 
-fn footer(path: &Path, size: u64) -> Result<(), String> {
+fn inspect(path: &Path, size: u64, whole: bool) -> Result<(), String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let found = file.metadata().map_err(|e| e.to_string())?.len();
     if found != size {
         return Err(format!("it has {found} bytes, and was written with {size}"));
     }
-    SerializedFileReader::new(file).map(drop).map_err(|e| e.to_string())
+    let mut rows = ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(ParquetRecordBatchReaderBuilder::build)
+        .map_err(|e| e.to_string())?;
+    if whole { rows.try_for_each(|batch| batch.map(drop).map_err(|e| e.to_string())) } else { Ok(()) }
 }
 
 impl fmt::Debug for Snapshot {

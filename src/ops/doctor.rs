@@ -9,6 +9,8 @@ use crate::{
     activate::{Message, State},
     base::{Micros, Source, time::DAY},
     config::{EmailChannel, SmsChannel},
+    facts::Table,
+    lake::changes_of,
     net::{self, Outcome},
 };
 
@@ -120,19 +122,26 @@ impl Instance {
     /// Whether all that the tables' logs name can be read.
     async fn files(&self) -> Finding {
         let snapshot = self.lake.snapshot();
-        let damaged = match tokio::task::spawn_blocking(move || snapshot.damaged()).await {
-            Ok(damaged) => damaged,
+        let inspected = match tokio::task::spawn_blocking(move || snapshot.inspect(PATIENCE)).await {
+            Ok(inspected) => inspected,
             Err(error) => return Finding::fault("files", error.to_string(), "tillstream doctor once more"),
         };
-        let Some(first) = damaged.first() else {
-            return Finding::new("files", true, "all files of the tables can be read".to_owned(), "");
+        let Some(first) = inspected.damaged.first() else {
+            let found = format!("{} files of tables, {} of them read to the end", inspected.files, inspected.read);
+            return Finding::new("files", true, found, "");
         };
-        let (table, path) = (&first.table, first.path.display());
-        let found = format!("{} cannot be read, the first: {path} of {table}: {}", damaged.len(), first.why);
-        let remedy = match table.split('.').next() {
-            Some("raw") => format!("restore {path} from a backup: no other table has what it holds"),
-            Some("marts") => "tillstream run --full".to_owned(),
-            _ => "tillstream rebuild".to_owned(),
+        let (table, path, number) = (&first.table, first.path.display(), inspected.damaged.len());
+        let found = format!("{number} cannot be read, the first: {path} of {table}: {}", first.why);
+        let is_of_events = Table::ALL.iter().any(|t| t.name() == table || changes_of(t.name()) == *table);
+        let remedy = match table.split_once('.') {
+            _ if is_of_events => "tillstream rebuild".to_owned(),
+            Some(("marts", _)) => "tillstream run --full".to_owned(),
+            Some(("raw", _)) => format!("restore {path} from a backup: no other table has what it holds"),
+            Some((schema, name)) => format!(
+                "restore {path} from a backup, or remove {} to begin that record anew",
+                self.dir.join("lake").join(schema).join(name).display()
+            ),
+            None => "restore it from a backup".to_owned(),
         };
         Finding::fault("files", found, &remedy)
     }
@@ -233,38 +242,42 @@ impl Instance {
         findings
     }
 
-    /// Messages of late that no provider took, or of which nobody knows whether they went.
+    /// Messages of late that no provider took, or of which nobody knows whether they went; and those that wait.
     fn messages(&self) -> Finding {
         let since = Micros::now().0 - WEEK;
-        let (mut sent, mut doubtful): (usize, Vec<Message>) = (0, Vec::new());
+        let (mut sent, mut doubtful, mut waiting): (usize, Vec<Message>, Vec<Message>) = Default::default();
         for message in self.activator.messages() {
             match message {
                 Err(error) => return Finding::fault("messages", error.to_string(), "tillstream rebuild"),
-                Ok(message) if message.went_at().0 < since => {}
                 Ok(message) => match message.state {
-                    State::Sent | State::Delivered => sent += 1,
-                    State::Failed | State::Unknown => doubtful.push(message),
                     // It was tried, and is tried again.
                     State::Queued if message.attempt > 0 => doubtful.push(message),
-                    State::Queued | State::Claimed | State::Skipped => {}
+                    State::Queued => waiting.push(message),
+                    _ if message.went_at().0 < since => {}
+                    State::Failed | State::Unknown => doubtful.push(message),
+                    State::Sent | State::Delivered => sent += 1,
+                    State::Claimed | State::Skipped => {}
                 },
             }
         }
-        let Some(last) = doubtful.iter().max_by_key(|m| m.went_at()) else {
-            return Finding::new("messages", true, format!("{sent} sent in the last seven days, none failed"), "");
+        let mut found = format!("{sent} sent in the last seven days");
+        let last = |messages: &[Message]| {
+            let last = messages.iter().max_by_key(|m| m.went_at())?;
+            let why = last.reason.as_deref().unwrap_or("their turn has not come");
+            Some(format!("{} by {}: {why}", last.trigger, last.medium.spoken()))
         };
-        let why = last.reason.as_deref().unwrap_or("no reason is known");
-        let found = format!(
-            "{sent} sent in the last seven days; {} failed, wait for another try or may not have gone, the last of {} by {}: {why}",
-            doubtful.len(),
-            last.trigger,
-            last.medium.spoken(),
-        );
-        Finding::fault(
-            "messages",
-            found,
-            "see the provider's settings; SELECT * FROM ops.messages WHERE state <> 'sent'",
-        )
+        if let Some(last) = last(&waiting) {
+            found += &format!("; {} wait, the last of {last}", waiting.len());
+        }
+        match last(&doubtful) {
+            None => Finding::new("messages", true, found, ""),
+            Some(last) => {
+                found +=
+                    &format!("; {} failed, are tried again or may not have gone, the last of {last}", doubtful.len());
+                let remedy = "see the provider's settings, and SELECT * FROM ops.messages WHERE state <> 'sent'";
+                Finding::fault("messages", found, remedy)
+            }
+        }
     }
 
     async fn pipelines(&self) -> Finding {

@@ -4,7 +4,7 @@
 //! hold one number: where a crash came between them the numbers differ, and the table is computed whole.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock},
 };
 
@@ -15,10 +15,12 @@ use arrow::{
 };
 
 use super::{
-    doubt::FailedCheck,
+    doubt::{CheckName, PAST},
     report::{CheckOutcome, ModelOutcome},
     runner::RunError,
 };
+use serde::Deserialize;
+
 use crate::{
     base::Micros,
     engine::{Session, SqlError, View},
@@ -82,6 +84,7 @@ pub(super) struct Run {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LastRun {
     pub(super) as_of: Micros,
+    pub(super) started_at: Micros,
     pub(super) log_offset: Option<i64>,
     pub(super) sql_digest: String,
     pub(super) table_commit: Option<i64>,
@@ -146,9 +149,9 @@ fn check_columns(run: &Run, checks: &[CheckRecord]) -> Vec<ArrayRef> {
 }
 
 /// Of each model that ever succeeded, the last time.
-pub(super) async fn last_runs(session: &Session) -> Result<HashMap<String, LastRun>, RunError> {
+pub(super) async fn last_runs(session: &Session) -> Result<HashMap<String, LastRun>, SqlError> {
     let sql = format!(
-        "SELECT model, as_of, log_offset, sql_digest, table_commit FROM (
+        "SELECT model, as_of, log_offset, sql_digest, table_commit, started_at FROM (
             SELECT *, row_number() OVER (PARTITION BY model ORDER BY finished_at DESC, run_id DESC) AS from_last
             FROM {RUNS} WHERE status = 'succeeded'
         ) WHERE from_last = 1"
@@ -156,12 +159,15 @@ pub(super) async fn last_runs(session: &Session) -> Result<HashMap<String, LastR
     let mut runs = HashMap::new();
     for batch in session.query(&sql).await?.collect().await? {
         let (models, digests) = (batch.column(0).as_string::<i32>(), batch.column(3).as_string::<i32>());
-        let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+        let time = |column: usize, row: usize| {
+            Micros(batch.column(column).as_primitive::<TimestampMicrosecondType>().value(row))
+        };
         let number =
             |column: usize, row: usize| batch.column(column).as_primitive::<Int64Type>().iter().nth(row).flatten();
         for row in 0..batch.num_rows() {
             let run = LastRun {
-                as_of: Micros(times.value(row)),
+                as_of: time(1, row),
+                started_at: time(5, row),
                 log_offset: number(2, row),
                 sql_digest: digests.value(row).to_owned(),
                 table_commit: number(4, row),
@@ -172,15 +178,25 @@ pub(super) async fn last_runs(session: &Session) -> Result<HashMap<String, LastR
     Ok(runs)
 }
 
-/// The checks that failed when they last looked. One that was skipped did not look.
-pub(super) async fn failed_checks(session: &Session) -> Result<BTreeSet<FailedCheck>, SqlError> {
+/// Whether each check found nothing when it last looked, in a run of business time `as_of` or of its own present. One that
+/// was skipped did not look.
+pub(super) async fn checked(session: &Session, as_of: Micros) -> Result<BTreeMap<CheckName, bool>, SqlError> {
+    #[derive(Deserialize)]
+    struct Checked {
+        #[serde(flatten)]
+        check: CheckName,
+        passed: bool,
+    }
+    let as_of = format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", as_of.0);
     let sql = format!(
-        "SELECT pipeline, check_name FROM (
+        "SELECT pipeline, check_name, status = 'succeeded' AS passed FROM (
             SELECT *, row_number() OVER (PARTITION BY pipeline, check_name ORDER BY checked_at DESC, run_id DESC) AS from_last
-            FROM {CHECKS} WHERE status <> 'skipped'
-        ) WHERE from_last = 1 AND status = 'failed'"
+            FROM {CHECKS} WHERE status <> 'skipped' AND run_id NOT IN (
+                SELECT run_id FROM {RUNS} WHERE as_of <> {as_of} AND started_at > as_of + INTERVAL '{PAST} microseconds'
+            )
+        ) WHERE from_last = 1"
     );
-    Ok(session.rows::<FailedCheck>(&sql).await?.into_iter().collect())
+    Ok(session.rows::<Checked>(&sql).await?.into_iter().map(|row| (row.check, row.passed)).collect())
 }
 
 /// Empty stand-ins for the tables of this module that were never written, so that a query may name them all the same.

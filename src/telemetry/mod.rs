@@ -46,6 +46,10 @@ pub fn start(level: &str) -> Result<Metrics, TelemetryError> {
         .map_err(|e| TelemetryError::Metrics(e.to_string()))?;
     std::panic::set_hook(Box::new(|panic| {
         let text = panic.to_string();
+        // What writes tables aborts an upload that has failed, and catches this: the failure itself is told as an error.
+        if text.contains("object_store") && text.ends_with("Already shut down") {
+            return tracing::debug!("{}", text.replace('\n', " "));
+        }
         tracing::error!("a fault of the program; please report it: {}", text.replace('\n', " "));
     }));
     // Webhook and sync times lie between 0.1 ms and a few seconds.

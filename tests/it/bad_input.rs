@@ -365,9 +365,11 @@ fn a_damaged_file_of_a_table_is_named_and_made_again() {
     let bytes = fs::read(&damaged).unwrap();
     let name = damaged.file_name().unwrap().to_str().unwrap();
     let sum = "SELECT sum(amount) AS amount FROM core.charges";
-    for spoil in [&bytes[..bytes.len() / 2], &[0; 4096]] {
+    let mut within = bytes.clone();
+    within[8..24].fill(0xa5);
+    for spoil in [&bytes[..bytes.len() / 2], &[0; 4096], &within] {
         fs::write(&damaged, spoil).unwrap();
-        fails(&till.try_run(&["sql", sum]), 1, &["missing or damaged", "tillstream doctor"]);
+        fails(&till.try_run(&["sql", "SELECT * FROM core.charges"]), 1, &["missing or damaged", "tillstream doctor"]);
         fails(&till.try_run(&["doctor"]), 1, &[name, "core.charges", "tillstream rebuild"]);
     }
     fs::remove_file(&damaged).unwrap();
@@ -376,4 +378,20 @@ fn a_damaged_file_of_a_table_is_named_and_made_again() {
     till.run(&["rebuild"]);
     assert_eq!(till.sql(sum)[0]["amount"], 510);
     till.run(&["doctor"]);
+}
+
+#[test]
+fn a_privacy_key_that_is_missing_is_asked_for_and_not_replaced() {
+    let till = Till::new();
+    let file = till.write("events.ndjson", charge("one", json!(100), "usd"));
+    till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+    let key = till.data().join("privacy.key");
+    let kept = fs::read(&key).unwrap();
+    fs::remove_file(&key).unwrap();
+    fails(&till.try_run(&["run"]), 1, &["privacy.key is missing", "backup"]);
+    fs::remove_dir_all(till.data().join("state")).unwrap();
+    fails(&till.try_run(&["run"]), 1, &["privacy.key is missing", "backup"]);
+    assert!(!key.exists());
+    fs::write(&key, kept).unwrap();
+    till.run(&["run"]);
 }

@@ -274,3 +274,30 @@ fn tables_whose_files_cannot_be_synced_are_written_when_they_can() {
     drop(serving);
     nothing_was_lost(&till, events.iter().cloned(), &events, &expected);
 }
+
+#[test]
+fn a_disk_that_is_full_from_the_start_is_told_without_a_fault_of_ours() {
+    let shop = Till::new();
+    shop.run(&[
+        "--quiet",
+        "generate",
+        "--customers",
+        "800",
+        "--days",
+        "30",
+        "--sources",
+        "storefront",
+        "--out",
+        "s.ndjson",
+    ]);
+    let file = shop.path("s.ndjson");
+    let till = Till::new();
+    let Some(_disk) = SmallDisk::mount(&till.data(), 6) else { return };
+    for _ in 0..2 {
+        let output = till.try_run(&["ingest", "storefront", file.to_str().unwrap()]);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("full") || told.contains("No space left"), "{told}");
+        assert!(!told.contains("a fault of the program"), "{told}");
+    }
+}
