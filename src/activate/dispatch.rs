@@ -47,8 +47,8 @@ const LEAVING_AT_ONCE: usize = 50;
 pub(super) const FIRST_QUESTION: i64 = 15 * SECOND;
 /// How far business time may be from the clock for a message to leave: quiet hours and consent are of the present.
 const PRESENT: i64 = 10 * MINUTE;
-/// A message whose segment cannot be read now is looked at again after this.
-const UNREADABLE: i64 = 5 * MINUTE;
+/// A segment that cannot be read now, or a message of it, is looked at again after this.
+pub(super) const UNREADABLE: i64 = 5 * MINUTE;
 
 /// What one dispatch did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -4,13 +4,17 @@
 //! log and the copy in the lake follow. A crash before the batch has changed nothing, one after it is healed by the next
 //! look or start. A segment that cannot be read is reported and holds up no other.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::PoisonError,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Activator,
+    Activator, Rest,
+    dispatch::UNREADABLE,
     error::ActivateError,
     key::{MessageKey, day_bucket, no_destination, repetition},
     knowledge::{self, Knowledge},
@@ -70,13 +74,11 @@ impl Activator {
         for segment in project.segments() {
             let change = match self.look(session, segment, as_of).await {
                 Err(error) if error.is_of_the_segment() => {
-                    let told = Some(error.to_string());
+                    let why = self.rest(segment, &error, as_of);
                     let (error, held) = match error {
-                        ActivateError::InDoubt { .. } => (None, told),
-                        _ => (told, None),
+                        ActivateError::InDoubt { .. } => (None, Some(why)),
+                        _ => (Some(why), None),
                     };
-                    let why = error.as_ref().or(held.as_ref()).map(String::as_str).unwrap_or_default();
-                    tracing::warn!("{why}");
                     SegmentChange { segment: segment.name.clone(), error, held, ..Default::default() }
                 }
                 other => other?,
@@ -86,6 +88,17 @@ impl Activator {
         self.outbox.log(&self.log).await?;
         self.copy_memberships().await?;
         Ok(evaluated)
+    }
+
+    /// Leaves a segment alone for a while, unless something happens. Why is told once.
+    fn rest(&self, segment: &Segment, error: &ActivateError, as_of: Micros) -> String {
+        let (why, until) = (error.to_string(), as_of.plus(UNREADABLE));
+        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = resting.insert(segment.name.clone(), Rest { why: why.clone(), until });
+        if before.is_none_or(|before| before.why != why) {
+            tracing::warn!("{why}");
+        }
+        why
     }
 
     async fn look(&self, session: &Session, segment: &Segment, as_of: Micros) -> Result<SegmentChange, ActivateError> {
@@ -108,6 +121,7 @@ impl Activator {
             self.outbox.queue(&mut batch, message, as_of)?;
         }
         batch.commit_durable()?;
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment.name);
         let queued = messages.iter().filter(|m| m.state == State::Queued).count();
         Ok(SegmentChange {
             segment: segment.name.clone(),

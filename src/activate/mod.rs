@@ -102,10 +102,18 @@ pub struct Activator {
     members: Memberships,
     /// Until when a medium's provider wants no requests.
     held: Mutex<HashMap<Medium, Micros>>,
+    /// Segments that could not be acted on at the last look.
+    resting: Mutex<HashMap<String, Rest>>,
     /// Whether the log was compared with the store since the start.
     recovered: tokio::sync::Mutex<bool>,
     evaluating: tokio::sync::Mutex<()>,
     dispatching: tokio::sync::Mutex<()>,
+}
+
+/// Why a segment is not looked at again of itself, and until when.
+struct Rest {
+    why: String,
+    until: Micros,
 }
 
 /// Waits that are shorter than this are waited out inside a request; longer ones in the outbox, durably.
@@ -138,6 +146,7 @@ impl Activator {
             channels: channels(settings)?,
             record_only: Arc::new(RecordOnly),
             held: Mutex::default(),
+            resting: Mutex::default(),
             recovered: tokio::sync::Mutex::new(false),
             evaluating: tokio::sync::Mutex::new(()),
             dispatching: tokio::sync::Mutex::new(()),
@@ -180,10 +189,13 @@ impl Activator {
             }
         }
         next.extend(self.outbox.next_unsettled()?);
+        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
         for segment in self.project.segments() {
             // A segment that was never looked at is looked at now.
-            next.extend(self.members.look(&segment.name)?.map_or(Some(now), |look| look.next));
+            let look = self.members.look(&segment.name)?.map_or(Some(now), |look| look.next);
+            next.extend(look.map(|look| resting.get(&segment.name).map_or(look, |rest| look.max(rest.until))));
         }
+        drop(resting);
         Ok(next.into_iter().min())
     }
 
@@ -219,7 +231,9 @@ impl Activator {
     }
 
     fn hold(&self, medium: Medium, until: Micros) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(medium, until);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = held.entry(medium).or_insert(until);
+        *held = until.max(*held);
     }
 
     fn trigger(&self, name: &str) -> Result<&Trigger, ActivateError> {

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context as _, bail};
 use bytes::{Buf, BytesMut};
 
-use super::Context;
+use super::{Context, Usage};
 use crate::{
     net::{Answer, LocalClient, LocalError, Upload},
     ops::{DirLock, Instance, Line, OpsError, Reply, Request, Taken, socket},
@@ -86,7 +86,8 @@ pub async fn follow(mut answer: Answer, context: &Context) -> anyhow::Result<Rep
                 Line::At { done } => context.progress.at(done),
                 Line::End { summary } => context.progress.end(&summary),
                 Line::Reply(reply) => return Ok(*reply),
-                Line::Failed { message } => bail!("{message}"),
+                Line::Failed { message, of_the_words: true } => bail!(Usage(message)),
+                Line::Failed { message, .. } => bail!("{message}"),
             }
         }
     }

@@ -297,7 +297,7 @@ fn arrow_error(error: &ArrowError) -> SqlError {
 
 fn unreadable(message: &str) -> SqlError {
     SqlError::internal(format!(
-        "a file of a table is missing or damaged: {}; `tillstream doctor` names the files, and what to do",
+        "a file of a table cannot be read: {}; `tillstream doctor` looks at each, and says what to do",
         first_line(message)
     ))
 }

@@ -123,7 +123,7 @@ pub(super) async fn off_the_runtime<T: Send + 'static>(
     done.map_err(|e| LakeError::Rows { table: table.to_string(), source: e.into() })?
 }
 
-/// One that is dropped before it is closed leaves no file.
+/// One that is dropped before it is closed leaves no file but those that were full before: upkeep removes them.
 fn writer(log: &LogStoreRef, layout: &Layout, rows: usize) -> DeltaWriter {
     let config = WriterConfig::new(
         layout.schema.clone(),

@@ -56,20 +56,23 @@ impl DirLock {
     }
 }
 
-/// Something of a data directory's: a restored one has a part of it at least.
-const OURS: [&str; 5] = ["lock", "log", "lake", "state", "privacy.key"];
+/// What a data directory has beside its lock: a restored one has more than one of them.
+const PARTS: [&str; 4] = ["log", "lake", "state", "privacy.key"];
 
 fn is_of_others(dir: &Path) -> std::io::Result<bool> {
-    let mut others = false;
+    let (mut parts, mut others) = (0, false);
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        if OURS.iter().any(|ours| name == *ours) {
+        if name == "lock" {
             return Ok(false);
         }
-        // What is hidden, or at the root of a volume, is nobody's work.
-        others |= name != "lost+found" && !name.as_encoded_bytes().starts_with(b".");
+        let is_part = PARTS.iter().any(|part| name == *part);
+        parts += usize::from(is_part);
+        // What is hidden, or at the root of a volume, is nobody's work; settings may lie here.
+        others |=
+            !is_part && name != "lost+found" && name != "tillstream.toml" && !name.as_encoded_bytes().starts_with(b".");
     }
-    Ok(others)
+    Ok(others && parts < 2)
 }
 
 /// Where a running `serve` listens for commands.

@@ -83,7 +83,9 @@ impl Instance {
     pub async fn open(dir: &Path, settings: Settings, lock: DirLock) -> Result<Instance, OpsError> {
         let project = Arc::new(Project::load(settings.pipelines.dir.as_deref())?);
         let key_file = settings.privacy.key_file.clone().unwrap_or_else(|| dir.join("privacy.key"));
-        if !key_file.exists() && ["log", "lake", "state"].iter().any(|part| dir.join(part).exists()) {
+        if matches!(key_file.try_exists(), Ok(false))
+            && ["log", "lake", "state"].iter().any(|part| dir.join(part).exists())
+        {
             return Err(OpsError::Told(format!(
                 "the privacy key {} is missing, and {} holds what was made with it: restore it from a backup (with another key \
                  nobody is recognised, and whoever was written to would be written to again)",

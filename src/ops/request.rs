@@ -86,9 +86,21 @@ impl Instance {
 /// A line of the answer that a request gets over the socket: how far it is, and at last what came of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Line {
-    Begin { stage: String, total: Option<u64>, unit: String },
-    At { done: u64 },
-    End { summary: String },
+    Begin {
+        stage: String,
+        total: Option<u64>,
+        unit: String,
+    },
+    At {
+        done: u64,
+    },
+    End {
+        summary: String,
+    },
     Reply(Box<Reply>),
-    Failed { message: String },
+    /// `of_the_words`: what was asked for does not exist, so that the command ends as one that is wrong in itself.
+    Failed {
+        message: String,
+        of_the_words: bool,
+    },
 }

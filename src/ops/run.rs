@@ -200,7 +200,7 @@ impl Instance {
             return Ok(());
         }
         let fresh = self.runs.get(LOOKED)?.is_none_or(|at| at.as_ref() != loaded.to_be_bytes());
-        if fresh || self.activator.due(now)?.is_some_and(|due| due <= now) {
+        if fresh || !due.is_empty() || self.activator.due(now)?.is_some_and(|due| due <= now) {
             self.activate(None).await?;
             let mut batch = self.store.batch();
             batch.put(&self.runs, LOOKED, loaded.to_be_bytes());

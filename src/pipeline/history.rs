@@ -9,18 +9,16 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType},
     error::ArrowError,
 };
 
 use super::{
-    doubt::{CheckName, PAST},
+    doubt::PRESENT,
     report::{CheckOutcome, ModelOutcome},
     runner::RunError,
 };
-use serde::Deserialize;
-
 use crate::{
     base::Micros,
     engine::{Session, SqlError, View},
@@ -61,6 +59,8 @@ static CHECKS_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         text("status", false),
         time("checked_at"),
         text("error", true),
+        // Of the check's own SQL. Null where a build that did not note it wrote the row.
+        text("sql_digest", true),
     ]))
 });
 
@@ -84,7 +84,9 @@ pub(super) struct Run {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LastRun {
     pub(super) as_of: Micros,
-    pub(super) started_at: Micros,
+    /// When its run began, and when the model was made.
+    pub(super) began_at: Micros,
+    pub(super) finished_at: Micros,
     pub(super) log_offset: Option<i64>,
     pub(super) sql_digest: String,
     pub(super) table_commit: Option<i64>,
@@ -103,6 +105,14 @@ pub(super) struct ModelRecord {
 pub(super) struct CheckRecord {
     pub(super) outcome: CheckOutcome,
     pub(super) checked_at: Micros,
+    pub(super) sql_digest: String,
+}
+
+/// The last time that a check looked.
+pub(super) struct LastCheck {
+    pub(super) passed: bool,
+    pub(super) checked_at: Micros,
+    pub(super) sql_digest: Option<String>,
 }
 
 /// Adds a run's rows.
@@ -112,8 +122,10 @@ pub(super) async fn record(
     models: &[ModelRecord],
     checks: &[CheckRecord],
 ) -> Result<(), RunError> {
-    append(lake, RUNS, &RUNS_SCHEMA, model_columns(run, models)).await?;
-    append(lake, CHECKS, &CHECKS_SCHEMA, check_columns(run, checks)).await
+    // In this order: a verdict without its run vouches for nothing, and a run without its verdicts would be vouched for by older
+    // ones.
+    append(lake, CHECKS, &CHECKS_SCHEMA, check_columns(run, checks)).await?;
+    append(lake, RUNS, &RUNS_SCHEMA, model_columns(run, models)).await
 }
 
 fn model_columns(run: &Run, models: &[ModelRecord]) -> Vec<ArrayRef> {
@@ -145,14 +157,16 @@ fn check_columns(run: &Run, checks: &[CheckRecord]) -> Vec<ArrayRef> {
         words(outcomes().map(|o| o.status.as_str())),
         moments(checks.iter().map(|c| c.checked_at)),
         Arc::new(outcomes().map(|o| o.error.as_deref()).collect::<StringArray>()),
+        words(checks.iter().map(|c| c.sql_digest.as_str())),
     ]
 }
 
 /// Of each model that ever succeeded, the last time.
 pub(super) async fn last_runs(session: &Session) -> Result<HashMap<String, LastRun>, SqlError> {
     let sql = format!(
-        "SELECT model, as_of, log_offset, sql_digest, table_commit, started_at FROM (
-            SELECT *, row_number() OVER (PARTITION BY model ORDER BY finished_at DESC, run_id DESC) AS from_last
+        "SELECT model, as_of, log_offset, sql_digest, table_commit, began_at, finished_at FROM (
+            SELECT *, min(started_at) OVER (PARTITION BY run_id) AS began_at,
+                row_number() OVER (PARTITION BY model ORDER BY finished_at DESC, run_id DESC) AS from_last
             FROM {RUNS} WHERE status = 'succeeded'
         ) WHERE from_last = 1"
     );
@@ -167,7 +181,8 @@ pub(super) async fn last_runs(session: &Session) -> Result<HashMap<String, LastR
         for row in 0..batch.num_rows() {
             let run = LastRun {
                 as_of: time(1, row),
-                started_at: time(5, row),
+                began_at: time(5, row),
+                finished_at: time(6, row),
                 log_offset: number(2, row),
                 sql_digest: digests.value(row).to_owned(),
                 table_commit: number(4, row),
@@ -178,25 +193,38 @@ pub(super) async fn last_runs(session: &Session) -> Result<HashMap<String, LastR
     Ok(runs)
 }
 
-/// Whether each check found nothing when it last looked, in a run of business time `as_of` or of its own present. One that
-/// was skipped did not look.
-pub(super) async fn checked(session: &Session, as_of: Micros) -> Result<BTreeMap<CheckName, bool>, SqlError> {
-    #[derive(Deserialize)]
-    struct Checked {
-        #[serde(flatten)]
-        check: CheckName,
-        passed: bool,
-    }
+/// What each check, by its pipeline's name and its own, said when it last looked, in a run of business time `as_of` or of its
+/// own present. One that was skipped did not look.
+pub(super) async fn last_checks(
+    session: &Session,
+    as_of: Micros,
+) -> Result<BTreeMap<(String, String), LastCheck>, SqlError> {
     let as_of = format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", as_of.0);
+    let present = format!("INTERVAL '{PRESENT} microseconds'");
     let sql = format!(
-        "SELECT pipeline, check_name, status = 'succeeded' AS passed FROM (
+        "SELECT pipeline, check_name, status = 'succeeded' AS passed, checked_at, sql_digest FROM (
             SELECT *, row_number() OVER (PARTITION BY pipeline, check_name ORDER BY checked_at DESC, run_id DESC) AS from_last
             FROM {CHECKS} WHERE status <> 'skipped' AND run_id NOT IN (
-                SELECT run_id FROM {RUNS} WHERE as_of <> {as_of} AND started_at > as_of + INTERVAL '{PAST} microseconds'
+                SELECT run_id FROM {RUNS} WHERE as_of <> {as_of} GROUP BY run_id
+                HAVING max(log_offset) IS NULL
+                    OR min(started_at) NOT BETWEEN min(as_of) - {present} AND min(as_of) + {present}
             )
         ) WHERE from_last = 1"
     );
-    Ok(session.rows::<Checked>(&sql).await?.into_iter().map(|row| (row.check, row.passed)).collect())
+    let mut checks = BTreeMap::new();
+    for batch in session.query(&sql).await?.collect().await? {
+        let text = |column: usize| batch.column(column).as_string::<i32>();
+        let times = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        for row in 0..batch.num_rows() {
+            let check = LastCheck {
+                passed: batch.column(2).as_boolean().value(row),
+                checked_at: Micros(times.value(row)),
+                sql_digest: text(4).is_valid(row).then(|| text(4).value(row).to_owned()),
+            };
+            checks.insert((text(0).value(row).to_owned(), text(1).value(row).to_owned()), check);
+        }
+    }
+    Ok(checks)
 }
 
 /// Empty stand-ins for the tables of this module that were never written, so that a query may name them all the same.

@@ -8,6 +8,7 @@ use datafusion::{
         sqlparser::ast,
     },
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::problem::Problem;
 
@@ -25,6 +26,11 @@ impl Sql {
     /// The file's line for a line (from 1) of the text.
     pub fn file_line(&self, line: usize) -> usize {
         self.line + line.saturating_sub(1)
+    }
+
+    /// Of its text: what a later run compares.
+    pub(super) fn digest(&self) -> String {
+        format!("{:016x}", xxh3_64(self.text.as_bytes()))
     }
 
     pub(super) fn problem(&self, message: &str) -> Problem {

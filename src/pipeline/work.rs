@@ -203,7 +203,7 @@ impl<'a> Work<'a> {
         if outcome.stops() {
             self.stop_behind(pipeline, check);
         }
-        self.checks.push(CheckRecord { outcome, checked_at: Micros::now() });
+        self.checks.push(CheckRecord { outcome, checked_at: Micros::now(), sql_digest: check.sql.digest() });
     }
 
     /// How many rows a check returns.

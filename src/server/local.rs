@@ -83,7 +83,7 @@ where
         let telling = Arc::new(Telling(lines.clone()));
         let line = match work(app, telling).await {
             Ok(reply) => Line::Reply(Box::new(reply)),
-            Err(error) => Line::Failed { message: error.to_string() },
+            Err(error) => Line::Failed { message: error.to_string(), of_the_words: error.is_of_the_words() },
         };
         if lines.send(line).is_err() {
             tracing::info!("a command went away before its work was done; the work is done");

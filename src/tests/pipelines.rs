@@ -9,7 +9,7 @@ use crate::{
     base::{Pseudonymizer, progress::Silent},
     engine::{Engine, Limits},
     lake::{Lake, Position},
-    pipeline::{Project, Report, Request, Runner, Settings, Status},
+    pipeline::{self, Project, Report, Request, Runner, Settings, Status},
     tests::tables::{batch, lines, same, time},
 };
 
@@ -67,6 +67,13 @@ impl Shop {
         let pipelines = pipelines.iter().map(|p| (*p).to_owned()).collect();
         let request = Request { pipelines, as_of: time(as_of), log_offset: Some(log_offset), full: false };
         self.runner.run(&self.project(), &request, &Silent).await.unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Why the segment `own` is not to be acted on.
+    async fn doubt(&self, as_of: &str) -> Option<String> {
+        let (project, as_of) = (self.project(), time(as_of));
+        let session = self.runner.session(&project, as_of, Limits::default()).unwrap();
+        pipeline::doubt(&session, &self.lake, &project, "segments.own", as_of).await.unwrap()
     }
 
     async fn ask(&self, sql: &str) -> Vec<String> {
@@ -292,4 +299,54 @@ async fn an_unknown_pipeline_is_told_with_its_neighbour() {
         Request { pipelines: vec!["costumers".into()], as_of: time("10T00:00"), log_offset: None, full: false };
     let error = shop.runner.run(&shop.project(), &request, &Silent).await.unwrap_err().to_string();
     assert!(error.contains("no pipeline \"costumers\"; did you mean \"customers\"?"), "{error}");
+}
+
+/// A check of `a` and `b` that finds nothing while `a` has fewer than `n` rows, and a segment of all of `a`.
+fn guarded(shop: &Shop, (a, b): (&str, &str), n: u32) {
+    shop.file("sql/own/segment.sql", "SELECT 'ann' AS person_id FROM marts.a");
+    let more = format!(
+        "[[check]]\nname = \"few\"\nsql = \"SELECT 1 AS one FROM marts.a, marts.b HAVING count(*) >= {n}\"\n\
+         [[segment]]\nname = \"own\"\nsql = \"own/segment.sql\"\n"
+    );
+    shop.pipeline("own", &[("a", a), ("b", b)], &more);
+}
+
+#[tokio::test]
+async fn a_segment_is_in_doubt_until_its_marts_are_made_and_vouched_for_as_they_are() {
+    const AT: &str = "10T00:00";
+    let one = "SELECT 1 AS n";
+    let shop = Shop::open().await;
+    let doubt = async |word: &str| {
+        let told = shop.doubt(AT).await.unwrap_or_default();
+        assert!(told.contains(word), "{told}");
+    };
+    guarded(&shop, (one, one), 2);
+    doubt("marts.a was never made here").await;
+    shop.run(&["own"], AT, 1).await;
+    assert_eq!(shop.doubt(AT).await, None);
+
+    // A check that was changed has said nothing yet.
+    guarded(&shop, (one, one), 1);
+    doubt("check \"few\" of own has not run on it yet").await;
+    shop.run(&["own"], AT, 2).await;
+    doubt("check \"few\" of own failed").await;
+    guarded(&shop, (one, one), 2);
+    shop.run(&["own"], AT, 3).await;
+    assert_eq!(shop.doubt(AT).await, None);
+
+    // What it said of a table that was made again since is of no worth.
+    guarded(&shop, ("SELECT 1 AS n UNION ALL SELECT 2", "SELECT CAST(concat('a', as_of()) AS BIGINT) AS n"), 2);
+    let report = shop.run(&["own"], AT, 4).await;
+    assert_eq!(models(&report), ["marts.a succeeded", "marts.b failed"]);
+    doubt("has not run on it yet").await;
+    guarded(&shop, (one, one), 2);
+    shop.run(&["own"], AT, 5).await;
+    assert_eq!(shop.doubt(AT).await, None);
+
+    let told = shop.doubt("11T00:00").await.unwrap_or_default();
+    assert!(told.contains("marts.a is as of 2026-01-10T00:00:00Z"), "{told}");
+    // One that left out what came in since is of the past, whatever time it names.
+    let request = Request { pipelines: vec!["own".into()], as_of: time(AT), log_offset: None, full: false };
+    shop.runner.run(&shop.project(), &request, &Silent).await.unwrap();
+    doubt("marts.a is of the past").await;
 }

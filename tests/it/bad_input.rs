@@ -256,6 +256,11 @@ fn settings_and_words_that_are_wrong_are_usage() {
     fails(&till.try_run(&["--json", "sql", "--format", "csv", "SELECT 1"]), 2, &["--json", "csv"]);
     fails(&till.try_run(&["segments", "show", "cart_abandond"]), 2, &["cart_abandond", "cart_abandoned"]);
     fails(&till.try_run(&["rebuild", "core.charge"]), 2, &["core.charge", "core.charges"]);
+    // The same by whoever owns the directory.
+    let serving = Serving::start(&till);
+    fails(&till.try_run(&["run", "nightly"]), 2, &["nightly", "conversion"]);
+    fails(&till.try_run(&["rebuild", "core.charge"]), 2, &["core.charge", "core.charges"]);
+    drop(serving);
 }
 
 #[test]
@@ -369,11 +374,11 @@ fn a_damaged_file_of_a_table_is_named_and_made_again() {
     within[8..24].fill(0xa5);
     for spoil in [&bytes[..bytes.len() / 2], &[0; 4096], &within] {
         fs::write(&damaged, spoil).unwrap();
-        fails(&till.try_run(&["sql", "SELECT * FROM core.charges"]), 1, &["missing or damaged", "tillstream doctor"]);
+        fails(&till.try_run(&["sql", "SELECT * FROM core.charges"]), 1, &["cannot be read", "tillstream doctor"]);
         fails(&till.try_run(&["doctor"]), 1, &[name, "core.charges", "tillstream rebuild"]);
     }
     fs::remove_file(&damaged).unwrap();
-    fails(&till.try_run(&["sql", sum]), 1, &["missing or damaged", "tillstream doctor"]);
+    fails(&till.try_run(&["sql", sum]), 1, &["cannot be read", "tillstream doctor"]);
     fails(&till.try_run(&["doctor"]), 1, &[name, "core.charges", "tillstream rebuild"]);
     till.run(&["rebuild"]);
     assert_eq!(till.sql(sum)[0]["amount"], 510);

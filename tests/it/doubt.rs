@@ -76,10 +76,10 @@ fn a_segment_over_a_mart_that_a_check_finds_wrong_waits() {
 
     // Another name, or a record that was lost, makes no check pass.
     till.write("shop/pipelines/greeting.toml", GREETING.replace("two at least", "a pair"));
-    is_held(&till, "check \"a pair\" of greeting has not run yet");
+    is_held(&till, "check \"a pair\" of greeting has not run on it yet");
     till.write("shop/pipelines/greeting.toml", GREETING);
     std::fs::remove_dir_all(till.data().join("lake/ops/check_results")).unwrap();
-    is_held(&till, "has not run yet");
+    is_held(&till, "has not run on it yet");
 
     agrees(&till, "bob");
     till.run(&["run"]);

@@ -95,6 +95,7 @@ impl Outbox {
 
     /// Adds a new message and its record to `batch`. The caller sees to it that its key is not there yet.
     pub fn queue(&self, batch: &mut Batch, message: &Message, at: Micros) -> Result<(), ActivateError> {
+        telemetry::message(message.medium.as_str(), message.state.as_str());
         self.write(batch, None, message)?;
         self.mark_unlogged(batch, &Record::of(message, at))
     }

@@ -1,4 +1,4 @@
-//! `sum` of whole numbers that says when the total does not fit: the engine's own wraps around at 2^63.
+//! `sum` of signed whole numbers that says when the total does not fit: the engine's own wraps around at 2^63.
 //!
 //! The engine adds decimals of 38 digits in 128 bits, which no table is long enough to overflow. So whole numbers are added
 //! as such, and the total is brought back to 64 bits or told to be too large.
@@ -80,6 +80,9 @@ impl AggregateUDFImpl for CheckedSum {
         let made = as_decimals(args, |args| self.inner.inner().create_groups_accumulator(args))?;
         Ok(if whole { Box::new(Narrowed(made)) } else { made })
     }
+
+    // The engine's shortcuts, `simplify_expr_op_literal` and `value_from_stats`, are left out: they multiply and add without
+    // a check.
 
     fn reverse_expr(&self) -> ReversedUDAF {
         self.inner.inner().reverse_expr()

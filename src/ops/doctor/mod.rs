@@ -1,16 +1,16 @@
 //! What is wrong with a directory and its surroundings, and what to do about each fault. It changes nothing.
 
+mod activation;
+mod tables;
+
 use std::{fs, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Instance, OpsError};
 use crate::{
-    activate::{Message, State},
-    base::{Micros, Source, time::DAY},
+    base::{Micros, Source},
     config::{EmailChannel, SmsChannel},
-    facts::Table,
-    lake::changes_of,
     net::{self, Outcome},
 };
 
@@ -30,12 +30,8 @@ const ROOM: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Behind by more than this, the tables are not what people expect of them.
 const BACKLOG: u64 = 100_000;
-/// More files in one table than this, and every query feels them: upkeep merges them long before.
-const FILES: usize = 2000;
 /// A sync that takes this long on average holds every webhook up as long.
 const SLOW_SYNC_MS: f64 = 100.0;
-/// How far back messages are looked at.
-const WEEK: i64 = 7 * DAY;
 /// Before this the clock is surely wrong: 2025-01-01.
 const EARLIEST: Micros = Micros(1_735_689_600_000_000);
 
@@ -46,7 +42,7 @@ impl Instance {
         findings.extend([self.stripe(), self.receivers()]);
         findings.extend(self.apis().await);
         findings.extend(self.providers().await);
-        findings.extend([self.pipelines().await, self.runs().await, self.messages()]);
+        findings.extend([self.pipelines().await, self.runs().await, self.held_segments().await, self.messages()]);
         findings
     }
 
@@ -96,54 +92,6 @@ impl Instance {
             found,
             "its disk is slow or busy: move the data directory to another",
         )
-    }
-
-    fn tables_finding(&self) -> Finding {
-        let snapshot = self.lake.snapshot();
-        let tables: Vec<(String, usize, u64)> = snapshot
-            .tables()
-            .into_iter()
-            .map(|t| (snapshot.files(&t).unwrap_or(0), snapshot.bytes(&t).unwrap_or(0), t))
-            .map(|(files, bytes, table)| (table, files, bytes))
-            .collect();
-        let (files, bytes) = tables.iter().fold((0, 0), |(f, b), t| (f + t.1, b + t.2));
-        let found = format!("{} tables of {files} files, {:.1} MB", tables.len(), bytes as f64 / 1e6);
-        match tables.into_iter().max_by_key(|t| t.1).filter(|t| t.1 > FILES) {
-            None => Finding::new("tables", true, found, ""),
-            Some((table, files, _)) => Finding::new(
-                "tables",
-                false,
-                format!("{found}; {table} alone has {files} files"),
-                "upkeep does not keep up: see its errors in the log of serve, and whether the disk is busy",
-            ),
-        }
-    }
-
-    /// Whether all that the tables' logs name can be read.
-    async fn files(&self) -> Finding {
-        let snapshot = self.lake.snapshot();
-        let inspected = match tokio::task::spawn_blocking(move || snapshot.inspect(PATIENCE)).await {
-            Ok(inspected) => inspected,
-            Err(error) => return Finding::fault("files", error.to_string(), "tillstream doctor once more"),
-        };
-        let Some(first) = inspected.damaged.first() else {
-            let found = format!("{} files of tables, {} of them read to the end", inspected.files, inspected.read);
-            return Finding::new("files", true, found, "");
-        };
-        let (table, path, number) = (&first.table, first.path.display(), inspected.damaged.len());
-        let found = format!("{number} cannot be read, the first: {path} of {table}: {}", first.why);
-        let is_of_events = Table::ALL.iter().any(|t| t.name() == table || changes_of(t.name()) == *table);
-        let remedy = match table.split_once('.') {
-            _ if is_of_events => "tillstream rebuild".to_owned(),
-            Some(("marts", _)) => "tillstream run --full".to_owned(),
-            Some(("raw", _)) => format!("restore {path} from a backup: no other table has what it holds"),
-            Some((schema, name)) => format!(
-                "restore {path} from a backup, or remove {} to begin that record anew",
-                self.dir.join("lake").join(schema).join(name).display()
-            ),
-            None => "restore it from a backup".to_owned(),
-        };
-        Finding::fault("files", found, &remedy)
     }
 
     fn backlog(&self) -> Finding {
@@ -240,44 +188,6 @@ impl Instance {
             findings.push(Finding::new(name, ok, found, "see the network, a proxy, and api_base in the settings"));
         }
         findings
-    }
-
-    /// Messages of late that no provider took, or of which nobody knows whether they went; and those that wait.
-    fn messages(&self) -> Finding {
-        let since = Micros::now().0 - WEEK;
-        let (mut sent, mut doubtful, mut waiting): (usize, Vec<Message>, Vec<Message>) = Default::default();
-        for message in self.activator.messages() {
-            match message {
-                Err(error) => return Finding::fault("messages", error.to_string(), "tillstream rebuild"),
-                Ok(message) => match message.state {
-                    // It was tried, and is tried again.
-                    State::Queued if message.attempt > 0 => doubtful.push(message),
-                    State::Queued => waiting.push(message),
-                    _ if message.went_at().0 < since => {}
-                    State::Failed | State::Unknown => doubtful.push(message),
-                    State::Sent | State::Delivered => sent += 1,
-                    State::Claimed | State::Skipped => {}
-                },
-            }
-        }
-        let mut found = format!("{sent} sent in the last seven days");
-        let last = |messages: &[Message]| {
-            let last = messages.iter().max_by_key(|m| m.went_at())?;
-            let why = last.reason.as_deref().unwrap_or("their turn has not come");
-            Some(format!("{} by {}: {why}", last.trigger, last.medium.spoken()))
-        };
-        if let Some(last) = last(&waiting) {
-            found += &format!("; {} wait, the last of {last}", waiting.len());
-        }
-        match last(&doubtful) {
-            None => Finding::new("messages", true, found, ""),
-            Some(last) => {
-                found +=
-                    &format!("; {} failed, are tried again or may not have gone, the last of {last}", doubtful.len());
-                let remedy = "see the provider's settings, and SELECT * FROM ops.messages WHERE state <> 'sent'";
-                Finding::fault("messages", found, remedy)
-            }
-        }
     }
 
     async fn pipelines(&self) -> Finding {
