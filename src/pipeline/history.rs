@@ -202,8 +202,9 @@ pub(super) async fn last_checks(
     let as_of = format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", as_of.0);
     let present = format!("INTERVAL '{PRESENT} microseconds'");
     let sql = format!(
-        "SELECT pipeline, check_name, status = 'succeeded' AS passed, checked_at, sql_digest FROM (
-            SELECT *, row_number() OVER (PARTITION BY pipeline, check_name ORDER BY checked_at DESC, run_id DESC) AS from_last
+        "SELECT * FROM (
+            SELECT *, status = 'succeeded' AS passed,
+                row_number() OVER (PARTITION BY pipeline, check_name ORDER BY checked_at DESC, run_id DESC) AS from_last
             FROM {CHECKS} WHERE status <> 'skipped' AND run_id NOT IN (
                 SELECT run_id FROM {RUNS} WHERE as_of <> {as_of} GROUP BY run_id
                 HAVING max(log_offset) IS NULL
@@ -213,15 +214,19 @@ pub(super) async fn last_checks(
     );
     let mut checks = BTreeMap::new();
     for batch in session.query(&sql).await?.collect().await? {
-        let text = |column: usize| batch.column(column).as_string::<i32>();
-        let times = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        // By name: a table that an earlier build made may lack the digest.
+        let column = |name: &str| batch.column_by_name(name);
+        let text = |name: &str, row: usize| {
+            let texts = column(name)?.as_string_opt::<i32>()?;
+            texts.is_valid(row).then(|| texts.value(row).to_owned())
+        };
+        let passed = column("passed").and_then(|c| c.as_boolean_opt());
+        let times = column("checked_at").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+        let Some((passed, times)) = passed.zip(times) else { continue };
         for row in 0..batch.num_rows() {
-            let check = LastCheck {
-                passed: batch.column(2).as_boolean().value(row),
-                checked_at: Micros(times.value(row)),
-                sql_digest: text(4).is_valid(row).then(|| text(4).value(row).to_owned()),
-            };
-            checks.insert((text(0).value(row).to_owned(), text(1).value(row).to_owned()), check);
+            let Some(name) = text("pipeline", row).zip(text("check_name", row)) else { continue };
+            let (passed, checked_at) = (passed.value(row), Micros(times.value(row)));
+            checks.insert(name, LastCheck { passed, checked_at, sql_digest: text("sql_digest", row) });
         }
     }
     Ok(checks)

@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use chrono_tz::Tz;
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use tempfile::TempDir;
 
 use crate::{
@@ -349,4 +350,38 @@ async fn a_segment_is_in_doubt_until_its_marts_are_made_and_vouched_for_as_they_
     let request = Request { pipelines: vec!["own".into()], as_of: time(AT), log_offset: None, full: false };
     shop.runner.run(&shop.project(), &request, &Silent).await.unwrap();
     doubt("marts.a is of the past").await;
+}
+
+#[tokio::test]
+async fn a_verdict_of_an_earlier_build_vouches_for_nothing_and_stops_nothing() {
+    const AT: &str = "10T00:00";
+    let shop = Shop::open().await;
+    shop.file("sql/own/segment.sql", "SELECT 'ann' AS person_id FROM marts.a");
+    let segment = "[[segment]]\nname = \"own\"\nsql = \"own/segment.sql\"\n";
+    shop.pipeline("own", &[("a", "SELECT 1 AS n"), ("b", "SELECT 1 AS n")], segment);
+    // As such a build left it: without the digest of what was checked.
+    let text = |value: &str| -> ArrayRef { Arc::new(StringArray::from(vec![value])) };
+    let then = TimestampMicrosecondArray::from(vec![time(AT).0]).with_timezone("UTC");
+    let old = RecordBatch::try_from_iter([
+        ("run_id", text("run_1")),
+        ("pipeline", text("own")),
+        ("check_name", text("few")),
+        ("severity", text("error")),
+        ("failures", Arc::new(Int64Array::from(vec![0])) as ArrayRef),
+        ("status", text("succeeded")),
+        ("checked_at", Arc::new(then)),
+        ("error", text("")),
+    ])
+    .unwrap();
+    let at = Position { stage: "pipeline", version: 0 };
+    shop.lake.append("ops.check_results", old.schema(), &[], vec![old], at).await.unwrap();
+    shop.run(&["own"], AT, 1).await;
+    assert_eq!(shop.doubt(AT).await, None, "there is no check");
+
+    let one = "SELECT 1 AS n";
+    guarded(&shop, (one, one), 2);
+    let told = shop.doubt(AT).await.unwrap_or_default();
+    assert!(told.contains("check \"few\" of own has not run on it yet"), "{told}");
+    shop.run(&["own"], AT, 2).await;
+    assert_eq!(shop.doubt(AT).await, None);
 }
