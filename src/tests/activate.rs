@@ -1,11 +1,13 @@
 //! Activation as a customer of the shop meets it: never told the same thing twice, never against their will, never when
 //! it no longer holds; whatever dies, and whatever the provider answers.
 
+mod answers;
+mod dying;
 mod hearing;
 mod provider;
 mod shop;
 
-use std::{collections::BTreeSet, future::Future, pin::pin, sync::Arc, task::Poll};
+use std::sync::Arc;
 
 use provider::{Provider, Says};
 use shop::{Shop, at};
@@ -21,21 +23,6 @@ use crate::{
 /// A Tuesday noon in London.
 const NOW: &str = "2026-06-16T11:00:00Z";
 const PHONE: &str = "+447400123456";
-
-/// Polls a future `polls` times and drops it: the process that ran it died there. Without a number it runs to its end.
-/// Returns how often it was polled.
-async fn die_after<F: Future>(future: F, polls: Option<usize>) -> usize {
-    let mut future = pin!(future);
-    let mut polled = 0;
-    std::future::poll_fn(|cx| {
-        if polls == Some(polled) {
-            return Poll::Ready(polled);
-        }
-        polled += 1;
-        future.as_mut().poll(cx).map(|_| polled)
-    })
-    .await
-}
 
 fn queued(evaluated: &Evaluated) -> usize {
     assert!(evaluated.segments.iter().all(|s| s.error.is_none()), "{evaluated:?}");
@@ -72,195 +59,6 @@ async fn an_abandoned_cart_is_reminded_of_once_and_only_when_it_is_due() {
     );
     let message = run.only_message();
     assert_eq!((message.state, message.provider_id.is_some()), (State::Sent, true));
-}
-
-/// One life of a process over a shop with three abandoned carts, that ends after so many polls of its work; then another
-/// that must make the best of it. Returns how often the work was polled.
-async fn live_and_die(polls: Option<usize>, dispatching: bool) -> usize {
-    let provider = Provider::start().await;
-    let mut shop = Shop::new(&provider);
-    for i in 0..3 {
-        let person = shop.person(&format!("p{i}"), &format!("+44740012345{i}"));
-        shop.agrees(&person, "sms");
-        shop.cart(&person, &format!("c{i}"), at(NOW).plus(-HOUR));
-    }
-    let now = at(NOW);
-    let run = shop.open(now).await;
-    let session = run.session(now);
-    let polled = if dispatching {
-        run.evaluate(now).await;
-        die_after(run.activator.dispatch(&session, now), polls).await
-    } else {
-        die_after(run.activator.evaluate(&session, now), polls).await
-    };
-    drop(session);
-    run.close();
-
-    let run = shop.open(now.plus(MINUTE)).await;
-    for minute in 2..4 {
-        run.evaluate(now.plus(minute * MINUTE)).await;
-        run.dispatch(now.plus(minute * MINUTE)).await;
-    }
-    let to: Vec<String> = provider.sent().into_iter().map(|s| s.to).collect();
-    let different: BTreeSet<&String> = to.iter().collect();
-    let place = format!("dispatching {dispatching}, cut after {polled} polls");
-    assert_eq!(to.len(), different.len(), "somebody was texted twice: {place}");
-    // What was claimed and never reached the provider is unknown; what was not claimed still went.
-    let states: Vec<State> = run.stored_states().into_values().collect();
-    let count = |state| states.iter().filter(|s| **s == state).count();
-    assert_eq!((count(State::Sent), count(State::Sent) + count(State::Unknown)), (to.len(), 3), "{place}: {states:?}");
-    // The log tells the same as the store.
-    assert_eq!(run.logged_states(), run.stored_states(), "{place}");
-    polled
-}
-
-#[tokio::test]
-async fn wherever_the_process_dies_nobody_is_texted_twice() {
-    for (dispatching, places) in [(false, 6), (true, 18)] {
-        let whole = live_and_die(None, dispatching).await;
-        assert!(whole > 5, "{whole}");
-        for place in 0..places {
-            live_and_die(Some(place * whole / places), dispatching).await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_lost_store_knows_from_the_log_what_was_sent() {
-    let provider = Provider::start().await;
-    let mut shop = Shop::new(&provider);
-    let ann = shop.person("ann", PHONE);
-    let bob = shop.person("bob", "+447400123457");
-    for (person, cart) in [(&ann, "c1"), (&bob, "c2")] {
-        shop.agrees(person, "sms");
-        shop.cart(person, cart, at(NOW).plus(-HOUR));
-    }
-    let now = at(NOW);
-    let run = shop.open(now).await;
-    run.evaluate(now).await;
-    run.dispatch(now).await;
-    let before = run.stored_states();
-    assert_eq!(provider.sent().len(), 2);
-    run.close();
-
-    shop.lose_the_store();
-    let later = now.plus(HOUR);
-    let run = shop.open(later).await;
-    assert_eq!(queued(&run.evaluate(later).await), 0, "nobody enters anew");
-    run.dispatch(later).await;
-    assert_eq!(run.stored_states(), before);
-    assert_eq!(provider.sent().len(), 2);
-}
-
-#[tokio::test]
-async fn an_answer_that_never_came_is_asked_for_and_the_text_is_not_sent_again() {
-    for says in [Says::DiesAfterReading, Says::FailsAfterTaking, Says::Hangs] {
-        let provider = Provider::start().await;
-        let mut shop = Shop::new(&provider);
-        let ann = shop.person("ann", PHONE);
-        shop.agrees(&ann, "sms");
-        let now = at(NOW);
-        shop.cart(&ann, "c1", now.plus(-HOUR));
-        let run = shop.open(now).await;
-        run.evaluate(now).await;
-        provider.say(says);
-        let done = run.dispatch(now).await;
-        assert_eq!((done.count(State::Unknown), done.faults.len()), (1, 1), "{says:?} {done:?}");
-
-        provider.say(Says::Yes);
-        let next = run.activator.due(now).unwrap().unwrap();
-        assert!(next > now && next <= now.plus(MINUTE), "{next}");
-        let settled = run.dispatch(next).await;
-        assert_eq!(settled.count(State::Sent), 1, "{says:?} {settled:?}");
-        assert_eq!(run.only_message().provider_id, Some(provider.sent()[0].sid.clone()));
-        run.dispatch(next.plus(HOUR)).await;
-        assert_eq!(provider.sent().len(), 1, "{says:?}");
-    }
-}
-
-#[tokio::test]
-async fn what_the_provider_never_took_fails_in_the_end_and_is_not_sent_again() {
-    let provider = Provider::start().await;
-    let mut shop = Shop::new(&provider);
-    let ann = shop.person("ann", PHONE);
-    shop.agrees(&ann, "sms");
-    let now = at(NOW);
-    shop.cart(&ann, "c1", now.plus(-HOUR));
-    let run = shop.open(now).await;
-    run.evaluate(now).await;
-    provider.say(Says::FailsWithoutTaking);
-    run.dispatch(now).await;
-    provider.say(Says::Yes);
-    let mut asked = 0;
-    let mut time = now;
-    while run.only_message().state == State::Unknown {
-        time = run.next_due(time).max(time.plus(1));
-        run.dispatch(time).await;
-        asked += 1;
-        assert!(asked < 40, "the questions get rarer");
-    }
-    let message = run.only_message();
-    assert_eq!(message.state, State::Failed);
-    assert_eq!(message.reason.as_deref(), Some("never reached twilio, which has no record of it"));
-    assert!(time.0 - now.0 > 11 * HOUR, "not before the provider's own queue is past");
-    assert_eq!(provider.sent().len(), 0);
-}
-
-#[tokio::test]
-async fn a_rate_limit_puts_messages_back_and_they_go_later() {
-    let provider = Provider::start().await;
-    let mut shop = Shop::new(&provider);
-    for i in 0..9 {
-        let person = shop.person(&format!("p{i}"), &format!("+44740012345{i}"));
-        shop.agrees(&person, "sms");
-        shop.cart(&person, &format!("c{i}"), at(NOW).plus(-HOUR));
-    }
-    let now = at(NOW);
-    let run = shop.open(now).await;
-    assert_eq!(queued(&run.evaluate(now).await), 9);
-    provider.say(Says::TooMany { retry_after: 600 });
-    let limited = run.dispatch(now).await;
-    assert_eq!(provider.sent().len(), 0);
-    assert!(limited.count(State::Queued) <= 4, "after the first group no more is tried: {limited:?}");
-    provider.say(Says::Yes);
-    run.dispatch(now.plus(MINUTE)).await;
-    assert_eq!(provider.sent().len(), 0, "the provider's wait is kept");
-    assert_eq!(run.next_due(now), now.plus(10 * MINUTE));
-    run.dispatch(now.plus(10 * MINUTE)).await;
-    assert_eq!(provider.sent().len(), 9);
-    assert!(run.stored_states().values().all(|state| *state == State::Sent));
-    let posts = provider.posts();
-    run.close();
-    // A claim that a rate limit ended is no claim, for a store made from the log too.
-    shop.lose_the_store();
-    let run = shop.open(now.plus(HOUR)).await;
-    run.dispatch(now.plus(HOUR)).await;
-    assert!(run.stored_states().values().all(|state| *state == State::Sent));
-    assert_eq!(provider.posts(), posts);
-}
-
-#[tokio::test]
-async fn stop_at_the_provider_is_stop_here() {
-    let provider = Provider::start().await;
-    let mut shop = Shop::new(&provider);
-    let ann = shop.person("ann", PHONE);
-    shop.agrees(&ann, "sms");
-    let now = at(NOW);
-    shop.cart(&ann, "c1", now.plus(-HOUR));
-    let run = shop.open(now).await;
-    run.evaluate(now).await;
-    provider.say(Says::OptedOut);
-    let refused = run.dispatch(now).await;
-    assert_eq!(refused.messages[0].reason.as_deref(), Some("Twilio 21610: the recipient opted out (STOP)"));
-    provider.say(Says::Yes);
-    run.close();
-
-    let later = now.plus(8 * DAY);
-    shop.cart(&ann, "c2", later.plus(-HOUR));
-    let run = shop.open(later).await;
-    assert_eq!(queued(&run.evaluate(later).await), 0);
-    let skipped = run.message_about("c2");
-    assert!(skipped.reason.unwrap().starts_with("suppressed for SMS since 2026-06-16: Twilio 21610"));
 }
 
 #[tokio::test]
