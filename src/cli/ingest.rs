@@ -37,7 +37,7 @@ pub async fn run(context: &Context, ingest: Ingest) -> anyhow::Result<ExitCode> 
     };
     let Reply::Ingested(ingested) = reply else { bail!("the reply is of another kind") };
     context.answer(&ingested, text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if ingested.is_all_refused() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn mapping(columns: Columns) -> Result<OrdersMapping, Usage> {
@@ -80,6 +80,9 @@ fn text(done: &Ingested) -> String {
             "{} new orders name no customer: raw.events keeps them, and no table of orders counts them\n",
             done.anonymous
         ));
+    }
+    if done.is_all_refused() {
+        text.push_str("nothing that was read is of this source: its name, or the file, may be wrong\n");
     }
     if done.quarantined > 0 {
         text.push_str("what was set aside, and why: tillstream sql \"SELECT reason, payload FROM raw.quarantine\"\n");

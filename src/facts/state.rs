@@ -28,7 +28,7 @@ pub enum StateError {
 }
 
 pub(super) fn to_bytes<T: Serialize>(state: &T) -> Result<Vec<u8>, StateError> {
-    Ok(postcard::to_extend(state, vec![FORMAT])?)
+    Ok(postcard::to_stdvec(&(FORMAT, state))?)
 }
 
 pub(super) fn from_bytes<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, StateError> {

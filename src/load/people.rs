@@ -3,7 +3,9 @@
 //! Keys: `i` + world + identifier -> root; `c` + root -> log offset and component, where a root is the name of one of the
 //! component's identifiers. World is `l` (live) or `t` (test): they never meet.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use ahash::HashMap;
 
 use super::LoadError;
 use crate::{
@@ -135,7 +137,9 @@ impl People {
         for root in &self.gone {
             batch.delete(store, format!("c{root}").into_bytes());
         }
-        for (name, home) in &self.homes {
+        let mut homes: Vec<_> = self.homes.iter().collect();
+        homes.sort_unstable();
+        for (name, home) in homes {
             batch.put(store, format!("i{name}").into_bytes(), self.slots[*home].root.as_bytes());
         }
         for slot in self.slots.iter().filter(|s| s.component.identifiers().len() > 0) {

@@ -104,6 +104,9 @@ impl Index {
     /// Adds the identities of the log's next events. Survives the process at once, a power cut after a sync.
     pub fn add(&self, events: impl Iterator<Item = (Key, u64)>, covered: Covered) -> Result<(), StoreError> {
         let mut batch = self.store.batch();
+        // Sorted, they find their places in the store's tree from one neighbour to the next.
+        let mut events: Vec<_> = events.collect();
+        events.sort_unstable();
         for (key, offset) in events {
             batch.put(&self.identities, key, offset.to_be_bytes());
         }

@@ -10,6 +10,7 @@
 //! on disk; the writer leaves one when it closes.
 
 use bytes::Bytes;
+use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Digest, Envelope, Micros, Source, Via};
@@ -120,7 +121,7 @@ struct Meta<'a> {
 }
 
 /// Appends the body of `envelope` to `out`.
-pub(super) fn encode(envelope: &Envelope, mut out: Vec<u8>) -> Result<Vec<u8>, postcard::Error> {
+pub(super) fn encode(envelope: &Envelope, out: Vec<u8>) -> Result<Vec<u8>, postcard::Error> {
     let meta = Meta {
         source: envelope.source,
         event_id: &envelope.event_id,
@@ -136,9 +137,30 @@ pub(super) fn encode(envelope: &Envelope, mut out: Vec<u8>) -> Result<Vec<u8>, p
         digest: envelope.digest,
         via: envelope.via,
     };
-    out = postcard::to_extend(&meta, out)?;
+    let mut out = postcard::serialize_with_flavor(&meta, Onto(out))?;
     out.extend_from_slice(&envelope.payload);
     Ok(out)
+}
+
+/// What is serialized goes behind what is there. Postcard's own flavor for that goes byte by byte.
+struct Onto(Vec<u8>);
+
+impl Flavor for Onto {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> Result<(), postcard::Error> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> Result<(), postcard::Error> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> Result<Vec<u8>, postcard::Error> {
+        Ok(self.0)
+    }
 }
 
 /// The envelope in a body; its payload shares the body's memory.

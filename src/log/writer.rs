@@ -11,7 +11,6 @@
 //! After a failed sync the pages may be gone and a second sync would still succeed, so there is no second one.
 
 use std::{
-    collections::HashMap,
     fs::File,
     io,
     path::Path,
@@ -19,6 +18,8 @@ use std::{
     thread::{self, JoinHandle},
     time::Instant,
 };
+
+use ahash::HashMap;
 
 use super::{
     Appended, Options,

@@ -215,6 +215,11 @@ impl Instance {
 }
 
 impl Ingested {
+    /// Whether there was input, and nothing could be made of any of it.
+    pub fn is_all_refused(&self) -> bool {
+        self.quarantined > 0 && self.accepted + self.duplicates == 0
+    }
+
     fn add(&mut self, other: &Ingested) {
         self.read += other.read;
         self.accepted += other.accepted;
