@@ -1,7 +1,8 @@
 //! A commit under way: the tables, then the state behind them, beside whatever is folded meanwhile.
 //!
-//! What must hold: state is stored only when every table has its rows, so that a commit that is cut off anywhere is one
-//! that tables recognise when it is repeated; what it commits is seen from memory until it is over.
+//! What must hold: state is stored only when every table has its rows, and the position behind them last of all, so that a
+//! commit that is cut off anywhere is one that tables and state recognise when it is repeated; what it commits is seen from
+//! memory until it is over.
 
 use std::{sync::Arc, time::Instant};
 
@@ -40,7 +41,8 @@ pub struct Commit {
 }
 
 impl Commit {
-    pub fn begin(rooms: Rooms, pending: Pending) -> Commit {
+    /// `gently`: others wait for the disk too.
+    pub fn begin(rooms: Rooms, pending: Pending, gently: bool) -> Commit {
         let Parts { load, loaded, folded, appends, tail } = pending.into_parts();
         let folded = Arc::new(folded);
         let work = tokio::spawn({
@@ -48,17 +50,19 @@ impl Commit {
             async move {
                 let began = Instant::now();
                 let (folder, lake, mut batch) = (rooms.folder.clone(), rooms.lake.clone(), rooms.store.batch());
-                let (appends, mut batch) = blocking(move || {
-                    let appends = appends.with_rows(&lake, folder.merchant_id(), folded.rows())?;
-                    folded.store_changes(&folder, &mut batch)?;
-                    Ok((appends, batch))
-                })
-                .await?;
+                let rows = folded.clone();
+                let appends = blocking(move || appends.with_rows(&lake, folder.merchant_id(), rows.rows())).await?;
                 appends.commit(&rooms.lake, load.last).await?;
                 rooms.lake.publish();
                 batch.put(&rooms.progress, NEXT, load.last.next().0.to_be_bytes());
                 batch.put(&rooms.progress, TABLES, recall::versions(&rooms.lake));
-                blocking(move || Ok(batch.commit()?)).await?;
+                let folder = rooms.folder.clone();
+                blocking(move || {
+                    folded.store_objects(&folder, gently)?;
+                    folded.store_others(&folder, &mut batch)?;
+                    Ok(batch.commit()?)
+                })
+                .await?;
                 note(&rooms, Load { committed_at: Micros::now(), ..load }).await?;
                 let quarantined = loaded.rejected + loaded.quarantined_facts;
                 telemetry::loaded(loaded.events, quarantined, began.elapsed().as_secs_f64());

@@ -26,6 +26,8 @@ use crate::{
 
 /// Entries a batch when state is copied: its journal record stays a few MB.
 const ADOPTED_AT_ONCE: usize = 10_000;
+/// Objects a batch: the store takes one batch at a time, and others have some too.
+const STORED_AT_ONCE: usize = 2_000;
 
 /// What folding needs: how to read a payload, and where state lies.
 pub struct Folder {
@@ -293,14 +295,30 @@ impl Folded {
         by_table(objects.chain(people.into_iter().map(unknown)))
     }
 
-    /// Puts the state that the events led to into `batch`.
-    pub fn store_changes(&self, folder: &Folder, batch: &mut Batch) -> Result<(), LoadError> {
+    /// Stores the objects' state, in batches, with `gently` each synced before the next: the disk then never has so much to
+    /// write at once that others wait for it. To be called when the tables hold their rows: a state that is ahead of the
+    /// loader's position takes in the same events again, and is the same.
+    pub fn store_objects(&self, folder: &Folder, gently: bool) -> Result<(), LoadError> {
         // Sorted, they find their places in the store's tree from one neighbour to the next.
         let mut objects: Vec<_> = self.objects.iter().map(|(key, state)| (key.to_bytes(), state)).collect();
         objects.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        for (key, state) in objects {
-            batch.put(&folder.objects, key, state.to_bytes()?);
+        let mut objects = objects.into_iter().peekable();
+        while objects.peek().is_some() {
+            let mut batch = folder.store.batch();
+            for (key, state) in objects.by_ref().take(STORED_AT_ONCE) {
+                batch.put(&folder.objects, key, state.to_bytes()?);
+            }
+            batch.commit()?;
+            if gently {
+                folder.store.sync()?;
+            }
         }
+        Ok(())
+    }
+
+    /// Puts all other state that the events led to into `batch`, which goes with the loader's position: which events are
+    /// undecodable must not be known before what the mended ones said is.
+    pub fn store_others(&self, folder: &Folder, batch: &mut Batch) -> Result<(), LoadError> {
         for (offset, undecodable) in &self.undecodable {
             match undecodable {
                 true => batch.put(&folder.undecodable, offset.0.to_be_bytes(), []),

@@ -246,7 +246,7 @@ impl Loader {
             *total += more;
         }
         match loaded {
-            Some(_) => self.begin_commit().await?,
+            Some(_) => self.begin_commit(false).await?,
             None => self.commit().await?,
         }
         Ok(loaded)
@@ -271,7 +271,7 @@ impl Loader {
         if loaded.is_some() && !self.show() {
             self.commit().await?;
         } else if self.pending.as_ref().is_some_and(Pending::is_due) {
-            self.begin_commit().await?;
+            self.begin_commit(true).await?;
         }
         Ok(loaded)
     }
@@ -298,17 +298,17 @@ impl Loader {
     /// Commits what was folded. After an error it is as if it had never been folded, and what the tables hold of it is
     /// recognised when it is folded again.
     pub async fn commit(&mut self) -> Result<(), LoadError> {
-        self.begin_commit().await?;
+        self.begin_commit(false).await?;
         self.end_commit().await
     }
 
     /// One commit at a time: what is folded faster than it can be committed waits here for the one before.
-    async fn begin_commit(&mut self) -> Result<(), LoadError> {
+    async fn begin_commit(&mut self, gently: bool) -> Result<(), LoadError> {
         self.end_commit().await?;
         if let Some(pending) = self.pending.take() {
             let (lake, store) = (self.lake.clone(), self.store.clone());
             let rooms = Rooms { lake, store, progress: self.progress.clone(), folder: self.folder.clone() };
-            self.commit = Some(Commit::begin(rooms, pending));
+            self.commit = Some(Commit::begin(rooms, pending, gently));
         }
         Ok(())
     }

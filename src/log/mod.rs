@@ -5,9 +5,10 @@
 //! event that a power cut could still take back. The log never changes an event, nor reads its payload.
 //!
 //! The embedded log (`embedded`) is a folder of segment files (`segment`, `record`) with one writer (`writer`), an index
-//! of identities in the store (`index`), readers (`reader`) and what happens at start (`recover`). Where brokers keep the
-//! log (`kafka`), an append goes to them first, and the embedded log is this directory's ordered copy of theirs without
-//! the duplicates: whatever reads, reads that one, and does not know of brokers.
+//! of identities in the store (`index`) that another thread fills (`keeper`), readers (`reader`), what happens at start
+//! (`recover`) and what is let go of (`trim`). Where brokers keep the log (`kafka`), an append goes to them first, and the
+//! embedded log is this directory's ordered copy of theirs without the duplicates: whatever reads, reads that one, and
+//! does not know of brokers.
 
 mod disk;
 mod embedded;
@@ -15,12 +16,14 @@ mod error;
 mod index;
 #[cfg_attr(not(feature = "kafka"), path = "no_kafka.rs")]
 mod kafka;
+mod keeper;
 mod reader;
 mod record;
 mod recover;
 mod request;
 mod segment;
 mod shared;
+mod trim;
 mod writer;
 
 use std::{path::Path, sync::Arc};
@@ -165,8 +168,8 @@ impl EventLog {
         self.0.embedded.shared.read(from, max_bytes)
     }
 
-    /// Deletes the segments all of whose events are below `before`, as far as their identities are on disk in the
-    /// index. Returns the bytes freed.
+    /// Lets go of the segments all of whose events are below `before`, as far as their identities are on disk in the
+    /// index. Returns the bytes that are freed by and by.
     pub fn trim(&self, before: Offset) -> Result<u64, LogError> {
         self.0.embedded.trim(before)
     }

@@ -1,7 +1,7 @@
 //! What the writer publishes and everyone else reads: the segments, how far they are durable, the counts.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::{
     error::{AppendError, LogError},
     segment::Segment,
+    trim,
 };
 use crate::{base::Offset, store::sync_dir};
 
@@ -119,22 +120,26 @@ impl Shared {
         self.stopped.get_or_init(|| AppendError::Stopped { reason }).clone()
     }
 
-    /// Deletes whole segments that end at or below `before`, oldest first, never the one that is written to.
+    /// Lets go of whole segments that end at or below `before`, oldest first, never of the one that is written to. Returns
+    /// the bytes that are freed by and by.
     pub fn trim(&self, before: Offset) -> Result<u64, LogError> {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        let mut freed = 0;
+        let mut gone = Vec::new();
         while let [oldest, _, ..] = segments.as_slice()
             && oldest.durable().0 <= before.0
         {
-            fs::remove_file(&oldest.path).map_err(LogError::io(&oldest.path))?;
-            freed += oldest.durable().1;
-            segments.remove(0);
+            trim::leave(oldest).map_err(LogError::io(&oldest.path))?;
+            gone.push(segments.remove(0));
         }
-        if freed > 0 {
-            let start = segments.first().map_or(0, |s| s.first);
-            self.cursors.lock().unwrap_or_else(PoisonError::into_inner).retain(|c| c.segment.first >= start);
-            sync_dir(&self.dir).map_err(LogError::io(&self.dir))?;
+        let start = segments.first().map_or(0, |s| s.first);
+        drop(segments);
+        if gone.is_empty() {
+            return Ok(0);
         }
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner).retain(|c| c.segment.first >= start);
+        sync_dir(&self.dir).map_err(LogError::io(&self.dir))?;
+        let freed = gone.iter().map(|segment| segment.durable().1).sum();
+        trim::give_back(gone);
         Ok(freed)
     }
 

@@ -1,11 +1,11 @@
 //! The one thread that writes: it takes what has gathered in the queue as a group, writes the new events of it, syncs
-//! once, answers everyone, and adds the identities to the index.
+//! once, answers everyone, and hands the identities to the thread that adds them to the index.
 //!
 //! ```text
-//! queue ──► group ──► duplicates out ──► write ──► sync ──► publish ──► answer ──► index
-//!                     (index, group)       │         │                              │
-//!                          full: cut back, │         └─ failed: stop for good       └─ failed: stop; the next
-//!                          refuse, go on  ─┘                                           start adds what is missing
+//! queue ──► group ──► duplicates out ──► write ──► sync ──► publish ──► answer ──► keeper ──► index
+//!               (index, keeper, group)     │         │                                │
+//!                          full: cut back, │         └─ failed: stop for good         └─ failed: stop; the next
+//!                          refuse, go on  ─┘                                             start adds what is missing
 //! ```
 //!
 //! After a failed sync the pages may be gone and a second sync would still succeed, so there is no second one.
@@ -16,7 +16,7 @@ use std::{
     path::Path,
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ahash::HashMap;
@@ -25,12 +25,16 @@ use super::{
     Appended, Options,
     error::{AppendError, LogError},
     index::{Covered, Index, Key},
+    keeper::Keeper,
     record,
     request::Request,
     segment::{self, Extent, FILE_HEADER, Segment},
     shared::Shared,
 };
 use crate::{base::Offset, store::remedy, telemetry};
+
+/// How long identities wait for the next group before they go to the index by themselves.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// The segment that is written to.
 pub(super) struct Active {
@@ -45,6 +49,7 @@ pub(super) struct Active {
 struct Writer {
     shared: Arc<Shared>,
     index: Index,
+    keeper: Keeper,
     active: Active,
     options: Options,
     /// Something was stored since the log was opened.
@@ -59,7 +64,8 @@ pub(super) fn start(
     requests: mpsc::Receiver<Request>,
 ) -> Result<JoinHandle<()>, LogError> {
     let dir = shared.dir.clone();
-    let writer = Writer { shared, index, active, options, dirty: false };
+    let keeper = Keeper::start(index.clone()).map_err(LogError::io(&dir))?;
+    let writer = Writer { shared, index, keeper, active, options, dirty: false };
     thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(&requests)).map_err(LogError::io(&dir))
 }
 
@@ -78,7 +84,7 @@ struct Group {
 
 impl Writer {
     fn run(mut self, requests: &mpsc::Receiver<Request>) {
-        while let Ok(first) = requests.recv() {
+        while let Some(first) = self.next(requests) {
             let mut group = Group::default();
             self.add(&mut group, first);
             while group.bytes.len() < self.options.group_bytes
@@ -89,6 +95,23 @@ impl Writer {
             self.commit(group);
         }
         self.close();
+    }
+
+    /// The next request, once there is one; `None` at the end.
+    fn next(&mut self, requests: &mpsc::Receiver<Request>) -> Option<Request> {
+        while self.keeper.is_waiting() {
+            match requests.recv_timeout(LINGER) {
+                Ok(request) => return Some(request),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    let gone_on = self.keeper.go_on();
+                    if !heed(&self.shared, gone_on) {
+                        break;
+                    }
+                }
+            }
+        }
+        requests.recv().ok()
     }
 
     /// Sorts a request's events into new ones and duplicates.
@@ -105,8 +128,9 @@ impl Writer {
     fn sort(&self, group: &mut Group, request: &Request) -> Result<Vec<Appended>, LogError> {
         let mut known = Vec::new();
         for key in request.sought() {
-            known.push(match group.offsets.get(&key) {
-                Some(offset) => Some(Offset(*offset)),
+            let near = group.offsets.get(&key).copied().or_else(|| self.keeper.find(&key));
+            known.push(match near {
+                Some(offset) => Some(Offset(offset)),
                 None => self.index.find(&key)?,
             });
         }
@@ -202,29 +226,34 @@ impl Writer {
         Ok(())
     }
 
-    fn remember(&self, offsets: HashMap<Key, u64>) {
+    fn remember(&mut self, offsets: HashMap<Key, u64>) {
         if offsets.is_empty() {
             return;
         }
         let covered = Covered { end: self.active.next, segment: self.active.segment.first };
-        if let Err(e) = self.index.add(offsets.into_iter(), covered) {
-            self.shared.stop(format!("duplicates can no longer be told: {e}"));
-        }
+        let kept = self.keeper.keep(offsets, covered);
+        heed(&self.shared, kept);
     }
 
     /// Leaves a mark, so that damage to the last events is told from a write that was never finished.
     fn close(self) {
-        if !self.dirty || self.shared.check().is_err() {
+        let Writer { shared, keeper, active: Active { file, length, next, .. }, options, dirty, .. } = self;
+        heed(&shared, keeper.close());
+        if !dirty || shared.check().is_err() {
             return;
         }
-        let Active { file, length, next, .. } = &self.active;
         let mut mark = Vec::new();
-        record::write(&mut mark, *next, 0, &[]);
-        let closed = self.options.disk.write(file, &mark, *length).and_then(|()| self.options.disk.sync(file));
-        if let Err(e) = closed.or_else(|e: io::Error| file.set_len(*length).and(Err(e))) {
-            tracing::warn!(log = %self.shared.dir.display(), "the log was closed without its last mark: {e}");
+        record::write(&mut mark, next, 0, &[]);
+        let closed = options.disk.write(&file, &mark, length).and_then(|()| options.disk.sync(&file));
+        if let Err(e) = closed.or_else(|e: io::Error| file.set_len(length).and(Err(e))) {
+            tracing::warn!(log = %shared.dir.display(), "the log was closed without its last mark: {e}");
         }
     }
+}
+
+/// Where identities cannot be kept nothing more is taken: then it is false.
+fn heed(shared: &Shared, kept: Result<(), String>) -> bool {
+    kept.map_err(|e| shared.stop(format!("duplicates can no longer be told: {e}"))).is_ok()
 }
 
 fn refused(path: &Path, error: &io::Error) -> AppendError {

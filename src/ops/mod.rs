@@ -207,7 +207,9 @@ impl Instance {
     /// Loads what is there, for whoever calls often: it is seen at once, and committed by and by.
     pub async fn load_available(&self) -> Result<(), OpsError> {
         let mut loader = self.loader.lock().await;
-        while loader.follow().await?.is_some() {}
+        // What comes meanwhile gathers: run after run of a few events each costs more than it shows sooner.
+        let end = self.log.end();
+        while loader.follow().await?.is_some() && loader.next() < end {}
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! elsewhere. Every route but those that receive, and health, wants the admin's token.
 
 mod auth;
+mod background;
 mod collector;
 mod inlet;
 mod listen;
@@ -27,6 +28,7 @@ use tokio::{
     sync::watch,
 };
 
+use self::background::Background;
 use crate::{
     base::progress::Silent,
     ops::{self, Instance, OpsError, Request},
@@ -48,6 +50,8 @@ pub enum ServeError {
     NoRandom,
     #[error(transparent)]
     Ops(#[from] OpsError),
+    #[error("no threads for background work could be started: {0}")]
+    Threads(std::io::Error),
     #[error("background work ended ({0}): start serve again; nothing that was acknowledged is lost")]
     Work(String),
     #[error("the server stopped: {0}")]
@@ -81,7 +85,8 @@ pub async fn serve(
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
     let socket = ops::socket(instance.dir());
     let local = listen_locally(&socket)?;
-    let mut work = tokio::spawn(work::go_on(instance.clone(), stop.clone()));
+    let background = Background::start().map_err(ServeError::Threads)?;
+    let mut work = background.spawn(work::go_on(instance.clone(), stop.clone()));
 
     let stopped = |mut stop: watch::Receiver<bool>| async move { listen::told(&mut stop).await };
     let http = listen::listen(listener, routes(app.clone()), connections, stop.clone());
@@ -97,12 +102,15 @@ pub async fn serve(
         fault = work::fault(&instance) => Some(fault.into()),
     };
     if let Some(error) = worked {
+        background.end();
         drop(fs::remove_file(&socket));
         return Err(error);
     }
     let served = tokio::time::timeout(GRACE, both).await;
     drop(fs::remove_file(&socket));
-    work.await.and_then(|ended| ended).map_err(|e| ServeError::Work(e.to_string()))?;
+    let worked = work.await.and_then(|ended| ended);
+    background.end();
+    worked.map_err(|e| ServeError::Work(e.to_string()))?;
     match served {
         Ok(Ok(Err(error))) => Err(ServeError::Stopped(error)),
         Ok(Ok(Ok(()))) | Ok(Err(_)) | Err(_) => Ok(()),

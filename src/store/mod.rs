@@ -19,6 +19,7 @@ use std::{
 
 use fjall::{
     CompressionType, Database, KeyspaceCreateOptions, PersistMode,
+    compaction::Leveled,
     config::{
         BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy, PinningPolicy,
     },
@@ -37,6 +38,11 @@ const CACHE_BYTES: u64 = 64 << 20;
 const JOURNAL_BYTES: u64 = 128 << 20;
 /// Of one keyspace, before it goes to disk: there are a dozen keyspaces, so not the engine's 64 MiB.
 const MEMTABLE_BYTES: u64 = 16 << 20;
+/// So many of them lie on the disk side by side before they are merged into what is there: each merge writes all of that
+/// again.
+const MEMTABLES: u8 = 8;
+/// Of one file that a merge makes, which is synced as a whole while others wait for the disk.
+const TABLE_BYTES: u64 = 8 << 20;
 /// A name for the folder until it is whole.
 const UNFINISHED: &str = "new";
 
@@ -88,15 +94,18 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// One thread for what goes on behind: of several the engine's first one spins while another compacts.
 fn builder(dir: &Path) -> fjall::DatabaseBuilder<Database> {
-    Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES)
+    Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).worker_threads(1)
 }
 
 /// Filters stay in memory whole, ten bits a key, so that asking for an absent key reads no disk: most keys that the
 /// log asks for are absent.
 fn options() -> KeyspaceCreateOptions {
+    let merging = Leveled::default().with_l0_threshold(MEMTABLES).with_table_target_size(TABLE_BYTES);
     KeyspaceCreateOptions::default()
         .max_memtable_size(MEMTABLE_BYTES)
+        .compaction_strategy(Arc::new(merging))
         .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0))))
         .filter_block_partitioning_policy(PartitioningPolicy::all(false))
         .filter_block_pinning_policy(PinningPolicy::all(true))

@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -66,7 +66,12 @@ fn all(log: &EventLog, max_bytes: usize) -> Vec<Logged> {
 }
 
 fn segments(data: &Path) -> Vec<PathBuf> {
-    let mut all: Vec<_> = fs::read_dir(data.join("log")).unwrap().map(|e| e.unwrap().path()).collect();
+    files(data, "seg")
+}
+
+fn files(data: &Path, extension: &str) -> Vec<PathBuf> {
+    let all = fs::read_dir(data.join("log")).unwrap().map(|e| e.unwrap().path());
+    let mut all: Vec<_> = all.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
     all.sort();
     all
 }
@@ -233,6 +238,27 @@ async fn trimming_frees_whole_segments_and_keeps_knowing_their_events() {
     let answers = log.append(events(0..101)).await.unwrap();
     assert_eq!(answers[0], Appended::Duplicate(Offset(0)));
     assert_eq!(answers[100], Appended::Stored(Offset(100)));
+}
+
+#[tokio::test]
+async fn what_is_trimmed_is_given_back_by_and_by_and_at_the_latest_at_the_next_start() {
+    let data = tempfile::tempdir().unwrap();
+    let log = open(data.path(), Options { segment_bytes: 10_000_000, ..small() }).unwrap();
+    for i in 0..30 {
+        log.append(vec![event(&i.to_string(), 1_000_000)]).await.unwrap();
+    }
+    assert!(log.trim(Offset(u64::MAX)).unwrap() > 20_000_000);
+    assert!(!files(data.path(), "old").is_empty(), "two files of ten megabytes take a while");
+    let began = Instant::now();
+    while !files(data.path(), "old").is_empty() && began.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(files(data.path(), "old").is_empty());
+    drop(log);
+
+    fs::write(data.path().join("log/00000000000000000000.old"), "cut short").unwrap();
+    let log = open(data.path(), small()).unwrap();
+    assert_eq!((files(data.path(), "old").len(), log.end()), (0, Offset(30)));
 }
 
 #[tokio::test]

@@ -1,0 +1,118 @@
+//! The thread that adds identities to the index, beside the writer.
+//!
+//! The store takes one batch at a time, and a large one of the loader's holds it for a good part of a second: whoever waits
+//! for the log's answer must not wait for that. Until they are in the index, identities are found here.
+
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+};
+
+use ahash::HashMap;
+
+use super::index::{Covered, Index, Key};
+use crate::store::StoreError;
+
+/// Identities that may wait: some megabytes, and what a start after a crash reads from the log again.
+const MOST: usize = 100_000;
+
+type Identities = HashMap<Key, u64>;
+
+/// The writer's end of it. Its errors are for good: duplicates can no longer be told.
+pub(super) struct Keeper {
+    /// Those that came since the last were handed over …
+    fresh: Identities,
+    covered: Covered,
+    /// … and those that were, and are not known to be in the index yet.
+    leaving: Option<Arc<Identities>>,
+    out: mpsc::Sender<(Arc<Identities>, Covered)>,
+    added: mpsc::Receiver<Result<(), StoreError>>,
+    thread: JoinHandle<()>,
+}
+
+impl Keeper {
+    pub fn start(index: Index) -> io::Result<Keeper> {
+        let (out, taken) = mpsc::channel::<(Arc<Identities>, Covered)>();
+        let (tell, added) = mpsc::channel();
+        let keep = move || {
+            for (identities, covered) in taken {
+                let added = index.add(identities.iter().map(|(key, offset)| (*key, *offset)), covered);
+                if tell.send(added).is_err() {
+                    break;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("log-index".into()).spawn(keep)?;
+        let covered = Covered { end: 0, segment: 0 };
+        Ok(Keeper { fresh: Identities::default(), covered, leaving: None, out, added, thread })
+    }
+
+    /// The offset of an identity that is on its way to the index.
+    pub fn find(&self, key: &Key) -> Option<u64> {
+        self.fresh.get(key).or_else(|| self.leaving.as_ref()?.get(key)).copied()
+    }
+
+    /// Sees to it that `identities` come into the index, which then goes as far as `covered`.
+    pub fn keep(&mut self, identities: Identities, covered: Covered) -> Result<(), String> {
+        self.covered = covered;
+        match self.fresh.is_empty() {
+            true => self.fresh = identities,
+            false => self.fresh.extend(identities),
+        }
+        self.go_on()?;
+        while self.fresh.len() > MOST {
+            self.wait()?;
+            self.go_on()?;
+        }
+        Ok(())
+    }
+
+    /// Whether something waits to be handed over.
+    pub fn is_waiting(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// Hands over what waits, unless the thread is busy with what it was given before.
+    pub fn go_on(&mut self) -> Result<(), String> {
+        if self.leaving.is_some() {
+            match self.added.try_recv() {
+                Ok(added) => self.over(added)?,
+                Err(mpsc::TryRecvError::Empty) => return Ok(()),
+                Err(mpsc::TryRecvError::Disconnected) => return Err(ended()),
+            }
+        }
+        if self.is_waiting() {
+            let leaving = Arc::new(std::mem::take(&mut self.fresh));
+            self.out.send((leaving.clone(), self.covered)).map_err(|_| ended())?;
+            self.leaving = Some(leaving);
+        }
+        Ok(())
+    }
+
+    /// All of it in the index, and the thread at its end.
+    pub fn close(mut self) -> Result<(), String> {
+        while self.is_waiting() || self.leaving.is_some() {
+            self.wait()?;
+            self.go_on()?;
+        }
+        drop(self.out);
+        self.thread.join().map_err(|_| ended())
+    }
+
+    fn wait(&mut self) -> Result<(), String> {
+        match self.leaving {
+            Some(_) => self.added.recv().map_err(|_| ended()).and_then(|added| self.over(added)),
+            None => Ok(()),
+        }
+    }
+
+    fn over(&mut self, added: Result<(), StoreError>) -> Result<(), String> {
+        self.leaving = None;
+        added.map_err(|e| e.to_string())
+    }
+}
+
+fn ended() -> String {
+    "the thread that keeps the index ended abnormally".to_owned()
+}

@@ -1,0 +1,43 @@
+//! The threads of the work that goes on by itself: they stand back where there is too little of the machine for all, so that
+//! who posts an event, and waits, is answered while a commit or a merge of files is under way.
+
+use std::{future::Future, io};
+
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinHandle,
+};
+
+/// From 0 to 99, and 50 is what threads have; of Linux it is a niceness of 10, a tenth of the weight of another thread.
+const PRIORITY: u8 = 22;
+
+/// A runtime of its own, whose threads that may block stand back too.
+pub struct Background(Runtime);
+
+impl Background {
+    pub fn start() -> io::Result<Background> {
+        let mut runtime = Builder::new_multi_thread();
+        runtime.thread_name("background").enable_all().on_thread_start(stand_back);
+        Ok(Background(runtime.build()?))
+    }
+
+    /// What is spawned by `work`, and what it hands to threads that may block, stays here as well.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.0.spawn(work)
+    }
+
+    /// Cuts off what still runs.
+    pub fn end(self) {
+        self.0.shutdown_background();
+    }
+}
+
+fn stand_back() {
+    let set = ThreadPriorityValue::try_from(PRIORITY).and_then(|value| {
+        set_current_thread_priority(ThreadPriority::Crossplatform(value)).map_err(|e| format!("{e:?}"))
+    });
+    if let Err(error) = set {
+        tracing::debug!("background work has the priority of all else: {error}");
+    }
+}
