@@ -32,12 +32,9 @@ pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Reje
             // A profile is sent again with every change; the time of the change tells them apart, else what it says.
             let updated = attributes["updated"].as_str();
             let version = updated.map_or_else(|| digest.to_string(), str::to_owned);
-            (
-                format!("profile:{id}:{version}"),
-                PROFILE_UPDATED.to_owned(),
-                profile_time(attributes)?,
-                Some(id.as_str()),
-            )
+            let event_id =
+                short(&format!("profile:{id}:{version}")).unwrap_or_else(|| format!("profile:{}", digest.with(&id)));
+            (event_id, PROFILE_UPDATED.to_owned(), profile_time(attributes)?, Some(id.as_str()))
         }
         "event" => (id.clone(), metric(&resource), event_time(attributes)?, related(&resource, "profile")),
         // A resource of a kind that we do not know yet.
@@ -81,7 +78,7 @@ fn metric(resource: &Value) -> String {
     let name = metrics
         .filter(|m| id.is_none() || m["id"].as_str() == id)
         .find_map(|m| m["attributes"]["name"].as_str().and_then(short));
-    name.or_else(|| id.and_then(short).map(|id| format!("metric:{id}"))).unwrap_or_else(|| "event".to_owned())
+    name.or_else(|| short(&format!("metric:{}", id?))).unwrap_or_else(|| "event".to_owned())
 }
 
 /// `datetime`, else `timestamp` in seconds.
@@ -146,6 +143,19 @@ mod tests {
         let envelope = read(&bare).unwrap();
         assert_eq!(envelope.event_type, "metric:Xy1");
         assert_eq!(envelope.occurred_at.seconds(), 1_700_000_000);
+    }
+
+    #[test]
+    fn names_that_are_made_of_long_ids_are_not_longer_than_ids() {
+        let mut event = event();
+        event["included"] = Value::Null;
+        event["relationships"]["metric"]["data"]["id"] = "m".repeat(255).into();
+        assert_eq!(read(&event).unwrap().event_type, "event");
+        let profile = |id: &str| serde_json::json!({"type": "profile", "id": id, "attributes": {"updated": "2026-01-31T09:30:00+01:00"}});
+        let (long, other) = ("p".repeat(250), "q".repeat(250));
+        let [one, another] = [&long, &other].map(|id| read(&profile(id)).unwrap());
+        assert!(one.event_id.len() <= 255 && one.object_id == Some(long));
+        assert_ne!((one.identity(), one.object_id), (another.identity(), another.object_id));
     }
 
     #[test]

@@ -19,8 +19,9 @@ pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Reje
     let sid = short(sid).ok_or(Rejected::BadField { field: "MessageSid", why: "is longer than 255 bytes" })?;
     let (event_id, event_type, said) = match params["MessageStatus"].as_str() {
         Some(status) => {
-            let status = short(status).ok_or(Rejected::BadField { field: "MessageStatus", why: "is no status" })?;
-            (format!("{sid}:{status}"), format!("message.{status}"), json!([status, params["ErrorCode"]]))
+            let event_type = short(&format!("message.{status}")).filter(|_| !status.is_empty());
+            let event_type = event_type.ok_or(Rejected::BadField { field: "MessageStatus", why: "is no status" })?;
+            (format!("{sid}:{status}"), event_type, json!([status, params["ErrorCode"]]))
         }
         // What was texted to us has a state of its own (SmsStatus), and that is always that it came.
         None => (sid.clone(), "message.inbound".to_owned(), json!([params["From"], params["Body"]])),
@@ -62,6 +63,10 @@ mod tests {
         assert_eq!((sent.object_id.as_deref(), sent.account.as_deref()), (Some("SM1"), Some("AC1")));
         assert_eq!(sent.identity(), told("sent", "b").identity());
         assert_ne!(sent.identity(), told("delivered", "a").identity());
+        for no_status in [String::new(), "s".repeat(250)] {
+            let refused = read(&json!({"MessageSid": "SM1", "MessageStatus": no_status})).unwrap_err();
+            assert_eq!(refused.to_string(), "\"MessageStatus\" is no status");
+        }
     }
 
     #[test]
