@@ -58,8 +58,7 @@ impl Commit {
                 batch.put(&rooms.progress, TABLES, recall::versions(&rooms.lake));
                 let folder = rooms.folder.clone();
                 blocking(move || {
-                    folded.store_objects(&folder, gently)?;
-                    folded.store_others(&folder, &mut batch)?;
+                    folded.store(&folder, gently, &mut batch)?;
                     Ok(batch.commit()?)
                 })
                 .await?;

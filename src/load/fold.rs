@@ -295,30 +295,24 @@ impl Folded {
         by_table(objects.chain(people.into_iter().map(unknown)))
     }
 
-    /// Stores the objects' state, in batches, with `gently` each synced before the next: the disk then never has so much to
-    /// write at once that others wait for it. To be called when the tables hold their rows: a state that is ahead of the
-    /// loader's position takes in the same events again, and is the same.
-    pub fn store_objects(&self, folder: &Folder, gently: bool) -> Result<(), LoadError> {
-        // Sorted, they find their places in the store's tree from one neighbour to the next.
-        let mut objects: Vec<_> = self.objects.iter().map(|(key, state)| (key.to_bytes(), state)).collect();
-        objects.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        let mut objects = objects.into_iter().peekable();
+    /// Stores the state and puts what is to go with the loader's position into `batch`. To be called when the tables hold
+    /// the rows: a state that is ahead of the position takes in the same events again, and is the same.
+    ///
+    /// Objects go before, in batches, with `gently` each synced before the next: the disk then never has so much to write at
+    /// once that others wait for it.
+    pub fn store(&self, folder: &Folder, gently: bool, batch: &mut Batch) -> Result<(), LoadError> {
+        let mut objects = self.in_order().into_iter().peekable();
         while objects.peek().is_some() {
-            let mut batch = folder.store.batch();
+            let mut some = folder.store.batch();
             for (key, state) in objects.by_ref().take(STORED_AT_ONCE) {
-                batch.put(&folder.objects, key, state.to_bytes()?);
+                some.put(&folder.objects, key, state.to_bytes()?);
             }
-            batch.commit()?;
+            some.commit()?;
             if gently {
                 folder.store.sync()?;
             }
         }
-        Ok(())
-    }
-
-    /// Puts all other state that the events led to into `batch`, which goes with the loader's position: which events are
-    /// undecodable must not be known before what the mended ones said is.
-    pub fn store_others(&self, folder: &Folder, batch: &mut Batch) -> Result<(), LoadError> {
+        // That an event is mended must not be known before what it says is.
         for (offset, undecodable) in &self.undecodable {
             match undecodable {
                 true => batch.put(&folder.undecodable, offset.0.to_be_bytes(), []),
@@ -326,6 +320,15 @@ impl Folded {
             }
         }
         self.people.store_changes(&folder.people, batch)
+    }
+
+    /// The objects, neighbours in the store's tree one after the other, the last first. An object's echoes are told only when
+    /// it changes ([`ObjectState::echoes`]), so those that hear them must not be stored after it: who tells is an intent, and
+    /// intents are the first table.
+    fn in_order(&self) -> Vec<(Vec<u8>, &ObjectState)> {
+        let mut objects: Vec<_> = self.objects.iter().map(|(key, state)| (key.to_bytes(), state)).collect();
+        objects.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        objects
     }
 }
 
@@ -372,4 +375,110 @@ pub fn all_rows(folder: &Folder) -> impl Iterator<Item = Result<Stamped, LoadErr
         Err(error) => vec![Err(error)],
     });
     objects.chain(people)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Digest, Envelope, Micros, Pseudonymizer, Source, Via};
+
+    fn event(offset: u64, kind: &str, object: &str) -> Logged {
+        let payload = format!(r#"{{"id":"evt_{offset}","type":"{kind}","data":{{"object":{object}}}}}"#);
+        let at = Micros::from_seconds(1_700_000_000 + offset as i64).unwrap();
+        let envelope = Envelope {
+            source: Source::Stripe,
+            event_id: format!("evt_{offset}"),
+            event_type: kind.to_owned(),
+            api_version: None,
+            account: None,
+            livemode: true,
+            occurred_at: at,
+            received_at: at,
+            via: Via::File,
+            object_type: None,
+            object_id: None,
+            person_hint: None,
+            digest: Digest::of_json(&payload).unwrap(),
+            payload: payload.into(),
+        };
+        Logged { offset: Offset(offset), envelope }
+    }
+
+    /// An intent whose charge hears from it alone which invoice it is of.
+    fn paid() -> [Logged; 3] {
+        let made = r#""created":1700000000,"amount":1200,"currency":"eur","status":"succeeded""#;
+        [
+            event(
+                0,
+                "charge.succeeded",
+                &format!(r#"{{"id":"ch_1","object":"charge","payment_intent":"pi_1",{made}}}"#),
+            ),
+            event(
+                1,
+                "payment_intent.succeeded",
+                &format!(r#"{{"id":"pi_1","object":"payment_intent","latest_charge":"ch_1",{made}}}"#),
+            ),
+            event(
+                2,
+                "invoice_payment.paid",
+                r#"{"id":"inpay_1","object":"invoice_payment","amount_paid":1200,"created":1700000000,"currency":"eur",
+                    "invoice":"in_1","payment":{"payment_intent":"pi_1","type":"payment_intent"},"status":"paid"}"#,
+            ),
+        ]
+    }
+
+    struct Home {
+        store: Store,
+        folder: Folder,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Home {
+        fn new() -> Home {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(&dir.path().join("state")).unwrap();
+            let vault = Vault::new(&store, &[7; 32]).unwrap();
+            let decoder = Decoder::new(Pseudonymizer::new(&[7; 32]), None);
+            Home { folder: Folder::open(&store, vault, decoder, "m").unwrap(), store, _dir: dir }
+        }
+
+        fn folded(&self) -> Folded {
+            let mut folded = Folded::default();
+            self.folder.fold(&mut folded, &paid(), &[]).unwrap();
+            folded
+        }
+
+        /// All that is stored once the events were folded to their end.
+        fn at_the_end(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+            let mut batch = self.store.batch();
+            self.folded().store(&self.folder, false, &mut batch).unwrap();
+            batch.commit().unwrap();
+            let entries = self.folder.objects.prefix(b"").chain(self.folder.people.prefix(b""));
+            entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
+        }
+    }
+
+    #[test]
+    fn state_that_was_stored_in_part_is_whole_when_the_events_are_folded_again() {
+        let whole = Home::new().at_the_end();
+        let invoice_of = |state: &[(Vec<u8>, Vec<u8>)]| {
+            let charge =
+                state.iter().find(|(key, _)| key.ends_with(b"ch_1") && key[0] == Table::Charges as u8).unwrap();
+            let row = ObjectState::from_bytes(&charge.1).unwrap().row();
+            matches!(row, Some(crate::facts::Row::Charge(charge)) if charge.invoice_id.as_deref() == Some("in_1"))
+        };
+        assert!(invoice_of(&whole), "the charge heard it");
+        let objects = Home::new().folded().in_order().len();
+        assert!(objects > 2);
+        for cut in 0..=objects {
+            let home = Home::new();
+            let folded = home.folded();
+            let mut batch = home.store.batch();
+            for (key, state) in folded.in_order().into_iter().take(cut) {
+                batch.put(&home.folder.objects, key, state.to_bytes().unwrap());
+            }
+            batch.commit().unwrap();
+            assert_eq!(home.at_the_end(), whole, "the first {cut} of {objects} were stored");
+        }
+    }
 }

@@ -110,9 +110,8 @@ impl Refolded {
             // A retry brings nothing that its event, read by the same decoder, did not.
             let run = self.folder.fold(&mut folded, events, &[])?;
             self.folder.keep_contacts(&run)?;
-            folded.store_objects(&self.folder, false)?;
             let mut batch = store.batch();
-            folded.store_others(&self.folder, &mut batch)?;
+            folded.store(&self.folder, false, &mut batch)?;
             batch.commit()?;
             Ok::<_, LoadError>(run)
         })?;

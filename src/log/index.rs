@@ -104,7 +104,7 @@ impl Index {
     /// Adds the identities of the log's next events. Survives the process at once, a power cut after a sync.
     pub fn add(&self, events: impl Iterator<Item = (Key, u64)>, covered: Covered) -> Result<(), StoreError> {
         let mut batch = self.store.batch();
-        // Sorted, they find their places in the store's tree from one neighbour to the next.
+        // Neighbours in the store's tree one after the other.
         let mut events: Vec<_> = events.collect();
         events.sort_unstable();
         for (key, offset) in events {

@@ -38,7 +38,9 @@ impl Keeper {
         let keep = move || {
             for (identities, covered) in taken {
                 let added = index.add(identities.iter().map(|(key, offset)| (*key, *offset)), covered);
-                if tell.send(added).is_err() {
+                // Where some are missing none may follow: what the index lacks is always the end of the log.
+                let failed = added.is_err();
+                if tell.send(added).is_err() || failed {
                     break;
                 }
             }
@@ -115,4 +117,34 @@ impl Keeper {
 
 fn ended() -> String {
     "the thread that keeps the index ended abnormally".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn identities_are_found_from_when_they_came_and_are_in_the_index_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(&Store::open(&dir.path().join("state")).unwrap()).unwrap();
+        let mut keeper = Keeper::start(index.clone()).unwrap();
+        let key = |n: u64| -> Key { std::array::from_fn(|i| n.to_be_bytes()[i % 8]) };
+        // Groups of some, and one that is more than may wait.
+        let groups = (0..50).map(|n| n * 10..(n + 1) * 10).chain([500..500 + MOST as u64 + 1]);
+        for group in groups {
+            let end = group.end;
+            keeper.keep(group.clone().map(|n| (key(n), n)).collect(), Covered { end, segment: 0 }).unwrap();
+            for n in group.step_by(7) {
+                let found = keeper.find(&key(n)).or_else(|| index.find(&key(n)).unwrap().map(|o| o.0));
+                assert_eq!(found, Some(n));
+            }
+            assert!(keeper.fresh.len() <= MOST);
+        }
+        assert_eq!(keeper.find(&key(u64::MAX)), None);
+        keeper.close().unwrap();
+        let end = 501 + MOST as u64;
+        assert_eq!(index.covered().unwrap(), Some(Covered { end, segment: 0 }));
+        assert!((0..end).all(|n| index.find(&key(n)).unwrap().is_some_and(|found| found.0 == n)));
+    }
 }

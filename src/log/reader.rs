@@ -65,6 +65,10 @@ impl Shared {
     }
 
     fn remember(&self, cursor: Cursor) {
+        // Its file, which was trimmed meanwhile, would stay open.
+        if cursor.segment.first < self.start().0 {
+            return;
+        }
         let mut known = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= CURSORS {
             known.remove(0);

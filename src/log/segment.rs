@@ -22,7 +22,7 @@ use super::{
     disk::Disk,
     error::LogError,
     record::{self, HEADER, Header, Parsed, number, word},
-    trim::LEFT,
+    trim::{self, TRIMMED},
 };
 use crate::{base::Offset, store::sync_dir};
 
@@ -111,7 +111,8 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<u64>> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         match (path.file_stem().and_then(|s| s.to_str()), path.extension().and_then(|e| e.to_str())) {
-            (_, Some("new" | LEFT)) => fs::remove_file(&path)?,
+            (_, Some("new")) => fs::remove_file(&path)?,
+            (_, Some(TRIMMED)) => trim::remove(&path)?,
             (Some(stem), Some("seg")) if stem.len() == 20 => firsts.extend(stem.parse::<u64>().ok()),
             _ => {}
         }

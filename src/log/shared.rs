@@ -125,22 +125,26 @@ impl Shared {
     pub fn trim(&self, before: Offset) -> Result<u64, LogError> {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         let mut gone = Vec::new();
+        let mut left = Ok(());
         while let [oldest, _, ..] = segments.as_slice()
             && oldest.durable().0 <= before.0
         {
-            trim::leave(oldest).map_err(LogError::io(&oldest.path))?;
+            left = trim::leave(oldest).map_err(LogError::io(&oldest.path));
+            if left.is_err() {
+                break;
+            }
             gone.push(segments.remove(0));
         }
         let start = segments.first().map_or(0, |s| s.first);
         drop(segments);
         if gone.is_empty() {
-            return Ok(0);
+            return left.map(|()| 0);
         }
         self.cursors.lock().unwrap_or_else(PoisonError::into_inner).retain(|c| c.segment.first >= start);
-        sync_dir(&self.dir).map_err(LogError::io(&self.dir))?;
+        let synced = sync_dir(&self.dir).map_err(LogError::io(&self.dir));
         let freed = gone.iter().map(|segment| segment.durable().1).sum();
         trim::give_back(gone);
-        Ok(freed)
+        left.and(synced).map(|()| freed)
     }
 
     pub fn stats(&self) -> LogStats {

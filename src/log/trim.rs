@@ -2,7 +2,7 @@
 //!
 //! Where the file system tells the disk at once of what is freed (`discard`), removing a large file keeps everybody else's
 //! syncs waiting, those of the log above all. So a segment leaves the log under another name, and its file is shortened step
-//! by step, on a thread of its own, before it is removed. What a killed process left so is removed at the next start.
+//! by step, on a thread of its own, before it is removed. What the process's end leaves so is removed at the next start.
 
 use std::{
     fs::{self, OpenOptions},
@@ -23,25 +23,25 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// do not feel.
 const PATIENCE: usize = 1000;
 
-/// What the file of a segment that left the log is called.
-pub(super) const LEFT: &str = "old";
+/// How the file of a segment that left the log is called.
+pub(super) const TRIMMED: &str = "old";
 
 /// Takes a segment's file out of the log: what lies under its name is no part of it any more.
 pub(super) fn leave(segment: &Segment) -> io::Result<()> {
-    fs::rename(&segment.path, left(&segment.path))
+    fs::rename(&segment.path, trimmed(&segment.path))
 }
 
 /// Gives the space of segments that left back, by and by.
 pub(super) fn give_back(segments: Vec<Arc<Segment>>) {
-    let shorten = move || {
+    let all = move || {
         for segment in segments {
-            let path = left(&segment.path);
-            if let Err(error) = shorten(segment, &path).and_then(|()| fs::remove_file(&path)) {
+            let path = trimmed(&segment.path);
+            if let Err(error) = shorten(segment, &path).and_then(|()| remove(&path)) {
                 tracing::warn!(file = %path.display(), "a trimmed part of the log is removed at the next start: {error}");
             }
         }
     };
-    if let Err(error) = thread::Builder::new().name("log-trim".into()).spawn(shorten) {
+    if let Err(error) = thread::Builder::new().name("log-trim".into()).spawn(all) {
         tracing::warn!("trimmed parts of the log are removed at the next start: {error}");
     }
 }
@@ -49,7 +49,11 @@ pub(super) fn give_back(segments: Vec<Arc<Segment>>) {
 fn shorten(segment: Arc<Segment>, path: &Path) -> io::Result<()> {
     for _ in 0..PATIENCE {
         if Arc::strong_count(&segment) == 1 {
-            let file = OpenOptions::new().write(true).open(path)?;
+            let file = match OpenOptions::new().write(true).open(path) {
+                // The next start was earlier.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                opened => opened?,
+            };
             let mut length = file.metadata()?.len();
             while length > STEP {
                 length -= STEP;
@@ -63,6 +67,14 @@ fn shorten(segment: Arc<Segment>, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn left(path: &Path) -> PathBuf {
-    path.with_extension(LEFT)
+/// Removes a file that left the log, if nobody did yet.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn trimmed(path: &Path) -> PathBuf {
+    path.with_extension(TRIMMED)
 }

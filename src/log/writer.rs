@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{base::Offset, store::remedy, telemetry};
 
-/// How long identities wait for the next group before they go to the index by themselves.
+/// So often a writer that has nothing to do looks whether identities that wait can go to the index.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// The segment that is written to.

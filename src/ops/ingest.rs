@@ -36,6 +36,8 @@ pub struct Ingested {
     pub unfit: u64,
     /// New orders that name no customer: kept in `raw.events`, and rows of no other table.
     pub anonymous: u64,
+    /// Lines that are no event, whether they are set aside now or were when they came first.
+    pub refused: u64,
     /// Of text, unpacked.
     pub bytes: u64,
     pub seconds: f64,
@@ -176,6 +178,7 @@ impl Instance {
         let outcomes = self.log.append(events).await?;
         let (mut accepted, mut duplicates) = (0, 0);
         for (outcome, (rejected, anonymous)) in outcomes.iter().zip(kinds) {
+            done.refused += u64::from(rejected);
             match outcome {
                 Appended::Duplicate(_) => duplicates += 1,
                 Appended::Stored(_) if rejected => done.quarantined += 1,
@@ -217,7 +220,8 @@ impl Instance {
 impl Ingested {
     /// Whether there was input, and nothing could be made of any of it.
     pub fn is_all_refused(&self) -> bool {
-        self.quarantined > 0 && self.accepted + self.duplicates == 0
+        let no_events_now = self.quarantined - self.unfit;
+        self.refused > 0 && self.accepted + self.duplicates == self.refused - no_events_now
     }
 
     fn add(&mut self, other: &Ingested) {
@@ -227,6 +231,7 @@ impl Ingested {
         self.quarantined += other.quarantined;
         self.unfit += other.unfit;
         self.anonymous += other.anonymous;
+        self.refused += other.refused;
         self.bytes += other.bytes;
         self.seconds += other.seconds;
     }

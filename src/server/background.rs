@@ -9,27 +9,34 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// From 0 to 99, and 50 is what threads have; of Linux it is a niceness of 10, a tenth of the weight of another thread.
+/// From 0 to 99, of which threads have about the middle; on Linux it is a niceness of 10, a tenth of the weight of another thread.
 const PRIORITY: u8 = 22;
 
 /// A runtime of its own, whose threads that may block stand back too.
-pub struct Background(Runtime);
+pub struct Background(Option<Runtime>);
 
 impl Background {
     pub fn start() -> io::Result<Background> {
         let mut runtime = Builder::new_multi_thread();
         runtime.thread_name("background").enable_all().on_thread_start(stand_back);
-        Ok(Background(runtime.build()?))
+        Ok(Background(Some(runtime.build()?)))
     }
 
     /// What is spawned by `work`, and what it hands to threads that may block, stays here as well.
     pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-        self.0.spawn(work)
+        match &self.0 {
+            Some(runtime) => runtime.spawn(work),
+            None => tokio::spawn(work),
+        }
     }
+}
 
-    /// Cuts off what still runs.
-    pub fn end(self) {
-        self.0.shutdown_background();
+/// Cuts off what still runs; to wait for it is not allowed here.
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -102,15 +102,12 @@ pub async fn serve(
         fault = work::fault(&instance) => Some(fault.into()),
     };
     if let Some(error) = worked {
-        background.end();
         drop(fs::remove_file(&socket));
         return Err(error);
     }
     let served = tokio::time::timeout(GRACE, both).await;
     drop(fs::remove_file(&socket));
-    let worked = work.await.and_then(|ended| ended);
-    background.end();
-    worked.map_err(|e| ServeError::Work(e.to_string()))?;
+    work.await.and_then(|ended| ended).map_err(|e| ServeError::Work(e.to_string()))?;
     match served {
         Ok(Ok(Err(error))) => Err(ServeError::Stopped(error)),
         Ok(Ok(Ok(()))) | Ok(Err(_)) | Err(_) => Ok(()),

@@ -65,7 +65,7 @@ mod tests {
         assert_ne!(sent.identity(), told("delivered", "a").identity());
         for no_status in [String::new(), "s".repeat(250)] {
             let refused = read(&json!({"MessageSid": "SM1", "MessageStatus": no_status})).unwrap_err();
-            assert_eq!(refused.to_string(), "\"MessageStatus\" is no status");
+            assert_eq!(refused.to_string(), "its \"MessageStatus\" is no status");
         }
     }
 

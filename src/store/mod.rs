@@ -94,9 +94,12 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// One thread for what goes on behind: of several the engine's first one spins while another compacts.
+/// Of the engine's threads the first merges nothing, but spins while a merge waits for the others, of which one alone may be
+/// busy for long. One in all could wait for itself.
+const THREADS: usize = 3;
+
 fn builder(dir: &Path) -> fjall::DatabaseBuilder<Database> {
-    Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).worker_threads(1)
+    Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).worker_threads(THREADS)
 }
 
 /// Filters stay in memory whole, ten bits a key, so that asking for an absent key reads no disk: most keys that the

@@ -314,7 +314,8 @@ fn what_is_taken_in_adds_up_and_what_is_of_another_source_is_not() {
         "livemode": true, "data": {"object": {"id": "ch_1", "object": "charge", "amount": -5, "currency": "eur"}}});
     let events = till.write("events.ndjson", format!("{charge}\nnothing\n"));
     let strange = till.try_run(&["--json", "ingest", "klaviyo", events.to_str().unwrap()]);
-    assert_eq!(strange.status.code(), Some(1));
+    let again = till.try_run(&["ingest", "klaviyo", events.to_str().unwrap()]);
+    assert_eq!((strange.status.code(), again.status.code()), (Some(1), Some(1)));
     let done: serde_json::Value = serde_json::from_slice(&strange.stdout).unwrap();
     assert_eq!((&done["accepted"], &done["quarantined"]), (&json!(0), &json!(2)), "it is Stripe's");
     let done = till.json(&["ingest", "stripe", events.to_str().unwrap()]);
