@@ -131,7 +131,7 @@ mod tests {
         let mut keeper = Keeper::start(index.clone()).unwrap();
         let key = |n: u64| -> Key { std::array::from_fn(|i| n.to_be_bytes()[i % 8]) };
         // Groups of some, and one that is more than may wait.
-        let groups = (0..50).map(|n| n * 10..(n + 1) * 10).chain([500..500 + MOST as u64 + 1]);
+        let groups = (0..50).map(|n| n * 10..(n + 1) * 10).chain(std::iter::once(500..501 + MOST as u64));
         for group in groups {
             let end = group.end;
             keeper.keep(group.clone().map(|n| (key(n), n)).collect(), Covered { end, segment: 0 }).unwrap();
