@@ -1,8 +1,9 @@
 //! Events, folded: which rows they make and how the state behind them changes. Touches no table.
 //!
-//! Reads state from the store, and writes to it only the addresses that events name ([`Folder::keep_contacts`]). Several
-//! runs of events may be folded one after the other before the state that they lead to is stored; the same events over
-//! the same state always give the same answer, so what was cut off by a crash is simply folded again.
+//! Folding reads state from the store, and writes to it only the addresses that events name ([`Folder::keep_contacts`]).
+//! Several runs of events may be folded one after the other before the state that they lead to is stored
+//! ([`Folded::store`]). The same events over the same state always give the same answer, and over a part of the state that
+//! they lead to the whole of it, so what was cut off by a crash is simply folded again.
 
 use std::{
     collections::{BTreeMap, hash_map::Entry},
@@ -380,27 +381,15 @@ pub fn all_rows(folder: &Folder) -> impl Iterator<Item = Result<Stamped, LoadErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Digest, Envelope, Micros, Pseudonymizer, Source, Via};
+    use crate::{
+        base::{Micros, Pseudonymizer, Source},
+        tests::facts::envelope,
+    };
 
     fn event(offset: u64, kind: &str, object: &str) -> Logged {
         let payload = format!(r#"{{"id":"evt_{offset}","type":"{kind}","data":{{"object":{object}}}}}"#);
         let at = Micros::from_seconds(1_700_000_000 + offset as i64).unwrap();
-        let envelope = Envelope {
-            source: Source::Stripe,
-            event_id: format!("evt_{offset}"),
-            event_type: kind.to_owned(),
-            api_version: None,
-            account: None,
-            livemode: true,
-            occurred_at: at,
-            received_at: at,
-            via: Via::File,
-            object_type: None,
-            object_id: None,
-            person_hint: None,
-            digest: Digest::of_json(&payload).unwrap(),
-            payload: payload.into(),
-        };
+        let envelope = envelope(Source::Stripe, &format!("evt_{offset}"), kind, at, &payload);
         Logged { offset: Offset(offset), envelope }
     }
 

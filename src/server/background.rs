@@ -5,7 +5,7 @@ use std::{future::Future, io};
 
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::{
-    runtime::{Builder, Runtime},
+    runtime::{Builder, Handle, Runtime},
     task::JoinHandle,
 };
 
@@ -13,28 +13,30 @@ use tokio::{
 const PRIORITY: u8 = 22;
 
 /// A runtime of its own, whose threads that may block stand back too.
-pub struct Background(Option<Runtime>);
+pub struct Background {
+    handle: Handle,
+    /// Until it is dropped.
+    runtime: Option<Runtime>,
+}
 
 impl Background {
     pub fn start() -> io::Result<Background> {
         let mut runtime = Builder::new_multi_thread();
         runtime.thread_name("background").enable_all().on_thread_start(stand_back);
-        Ok(Background(Some(runtime.build()?)))
+        let runtime = runtime.build()?;
+        Ok(Background { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 
     /// What is spawned by `work`, and what it hands to threads that may block, stays here as well.
     pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-        match &self.0 {
-            Some(runtime) => runtime.spawn(work),
-            None => tokio::spawn(work),
-        }
+        self.handle.spawn(work)
     }
 }
 
 /// Cuts off what still runs; to wait for it is not allowed here.
 impl Drop for Background {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }

@@ -11,7 +11,7 @@ mod activate;
 mod core_tables;
 pub mod engine;
 mod evolution;
-mod facts;
+pub mod facts;
 mod hostile;
 mod lake;
 mod loading;
