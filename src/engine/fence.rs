@@ -15,9 +15,9 @@ use datafusion::{
 };
 
 use super::{
-    CATALOG, DEFAULT_SCHEMA,
+    CATALOG, DEFAULT_SCHEMA, depth,
     error::{SqlError, explain, parser_error},
-    size,
+    nesting,
 };
 
 /// Longest query text, bytes. A generated list of ids fits; a whole table does not belong in a query.
@@ -33,7 +33,8 @@ pub(super) fn parse(sql: &str) -> Result<Statement, SqlError> {
     }
     let tokens =
         Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().map_err(|e| parser_error(&e.to_string()))?;
-    size::check_tokens(&tokens)?;
+    depth::check(&tokens)?;
+    nesting::check(&tokens)?;
     let mut statements = DFParserBuilder::new(sql)
         .with_recursion_limit(MAX_NESTING)
         .build()
@@ -44,7 +45,6 @@ pub(super) fn parse(sql: &str) -> Result<Statement, SqlError> {
         return Err(SqlError::user(format!("{} statements: write one at a time", statements.len() + 1)));
     }
     only_reads(&statement)?;
-    size::check_statement(&statement)?;
     Ok(statement)
 }
 

@@ -7,16 +7,17 @@
 
 mod answer;
 mod catalog;
+mod depth;
 mod error;
 mod fence;
 mod functions;
+mod nesting;
 mod operators;
 pub mod output;
 mod overlay;
 mod reference;
 mod rows;
 mod session;
-mod size;
 mod views;
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
