@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 use anyhow::bail;
+use futures::FutureExt;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -36,7 +37,7 @@ pub async fn serve_until_told(
 ) -> anyhow::Result<ExitCode> {
     let (stop, stopped) = watch::channel(false);
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::spawn(async move {
+    let stopping = async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
@@ -49,7 +50,8 @@ pub async fn serve_until_told(
         }
         // Whatever is cut off here is what a kill may cut off too.
         std::process::exit(1);
-    });
+    };
+    tokio::spawn(stopping.boxed());
     if instance.settings().stripe.webhook_secrets.is_empty() {
         eprintln!("no Stripe webhook will be accepted: [stripe] webhook_secrets is not set");
     }

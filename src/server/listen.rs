@@ -4,9 +4,10 @@
 //! after an answer; so every place is free again after that time, whoever holds it. While all are taken nobody is turned
 //! away: the system keeps who knocks until there is one.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
+use futures::FutureExt;
 use hyper::{
     Request,
     body::Incoming,
@@ -18,7 +19,8 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::sleep,
@@ -43,35 +45,71 @@ pub fn allow_files() {
     }
 }
 
+/// Where connections come from.
+pub enum Door {
+    /// Anyone's, who must be quick.
+    Public(TcpListener),
+    /// Commands of the directory's owner, who may think between two.
+    Local(UnixListener),
+}
+
+/// A connection of either kind: boxed, as what serves it is compiled for each type of it.
+trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Line for T {}
+
+struct Caller {
+    line: Box<dyn Line>,
+    /// Of a public door.
+    peer: Option<Peer>,
+}
+
+impl Door {
+    async fn accept(&self) -> io::Result<Caller> {
+        match self {
+            Door::Public(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Answers are small and waited for.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!("answers may be held back by the system: {error}");
+                }
+                Ok(Caller { line: Box::new(stream), peer: Some(Peer(peer)) })
+            }
+            Door::Local(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Caller { line: Box::new(stream), peer: None })
+            }
+        }
+    }
+}
+
 /// Serves until `stop`, and then until the requests under way are answered.
-pub async fn listen(listener: TcpListener, routes: Router, connections: usize, mut stop: watch::Receiver<bool>) {
+pub async fn listen(door: Door, routes: Router, connections: usize, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(connections));
     let mut open = JoinSet::new();
     loop {
         let taken = tokio::select! {
             () = told(&mut stop) => break,
             Some(_) = open.join_next() => continue,
-            taken = take(&listener, &places) => taken,
+            taken = take(&door, &places) => taken,
         };
-        let Some((place, stream, peer)) = taken else { continue };
+        let Some((place, caller)) = taken else { continue };
         let (routes, stop) = (routes.clone(), stop.clone());
-        open.spawn(async move {
-            converse(stream, peer, routes, stop).await;
+        let conversation = async move {
+            converse(caller, routes, stop).await;
             drop(place);
-        });
+        };
+        open.spawn(conversation.boxed());
     }
-    drop(listener);
+    drop(door);
     while open.join_next().await.is_some() {}
 }
 
 /// The next connection, once there is a place for it.
-async fn take(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+async fn take(door: &Door, places: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Caller)> {
     let place = places.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => Some((place, stream, peer)),
+    match door.accept().await {
+        Ok(caller) => Some((place, caller)),
         Err(error) => {
             tracing::warn!("a connection could not be taken: {error}");
             sleep(AFTER_FAILURE).await;
@@ -81,21 +119,19 @@ async fn take(
 }
 
 /// One connection, to its end.
-async fn converse(stream: TcpStream, peer: SocketAddr, routes: Router, mut stop: watch::Receiver<bool>) {
-    // Answers are small and waited for.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!("answers may be held back by the system: {error}");
-    }
+async fn converse(Caller { line, peer }: Caller, routes: Router, mut stop: watch::Receiver<bool>) {
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         routes.call(request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
+        .header_read_timeout(peer.map(|_| HEAD_TIME))
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(line), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::mpsc::{self, UnboundedSender};
 
@@ -59,13 +59,14 @@ async fn ingest(State(app): State<App>, Query(upload): Query<Upload>, request: H
     };
     let (pieces, body) = mpsc::channel::<io::Result<Bytes>>(16);
     let mut data = request.into_body().into_data_stream();
-    tokio::spawn(async move {
+    let reading = async move {
         while let Some(piece) = data.next().await {
             if pieces.send(piece.map_err(io::Error::other)).await.is_err() {
                 break;
             }
         }
-    });
+    };
+    tokio::spawn(reading.boxed());
     told(app, move |app, progress| async move {
         let reader = Box::new(Pieces { body, left: Bytes::new() });
         app.instance.ingest_stream(source, reader, mapping, &*progress).await.map(Reply::Ingested)
@@ -79,7 +80,7 @@ where
     Fut: Future<Output = Result<Reply, OpsError>> + Send,
 {
     let (lines, heard) = mpsc::unbounded_channel::<Line>();
-    tokio::spawn(async move {
+    let performing = async move {
         let telling = Arc::new(Telling(lines.clone()));
         let line = match work(app, telling).await {
             Ok(reply) => Line::Reply(Box::new(reply)),
@@ -88,7 +89,8 @@ where
         if lines.send(line).is_err() {
             tracing::info!("a command went away before its work was done; the work is done");
         }
-    });
+    };
+    tokio::spawn(performing.boxed());
     let body = stream::unfold(heard, |mut heard| async move {
         let line = heard.recv().await?;
         let mut text = Vec::new();

@@ -23,12 +23,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures::{FutureExt, future};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
 };
 
 use self::background::Background;
+pub(crate) use self::listen::{Door, listen};
 use crate::{
     base::progress::Silent,
     ops::{self, Instance, OpsError, Request},
@@ -54,8 +56,6 @@ pub enum ServeError {
     Threads(std::io::Error),
     #[error("background work ended ({0}): start serve again; nothing that was acknowledged is lost")]
     Work(String),
-    #[error("the server stopped: {0}")]
-    Stopped(std::io::Error),
 }
 
 /// What every handler can reach.
@@ -88,11 +88,10 @@ pub async fn serve(
     let background = Background::start().map_err(ServeError::Threads)?;
     let mut work = background.spawn(work::go_on(instance.clone(), stop.clone()));
 
-    let stopped = |mut stop: watch::Receiver<bool>| async move { listen::told(&mut stop).await };
-    let http = listen::listen(listener, routes(app.clone()), connections, stop.clone());
-    let commands = axum::serve(local, local::routes(app)).with_graceful_shutdown(stopped(stop.clone()));
+    let http = listen(Door::Public(listener), routes(app.clone()), connections, stop.clone());
+    let commands = listen(Door::Local(local), local::routes(app), connections, stop.clone());
     ready(address, &socket);
-    let both = tokio::spawn(async { tokio::join!(http, commands.into_future()).1 });
+    let both = tokio::spawn(future::join(http, commands).map(drop).boxed());
     // Webhooks must not be acknowledged for long when nothing loads them any more, nor refused for ever.
     let worked = tokio::select! {
         // Told to stop, the work ends as well: that is no fault.
@@ -108,10 +107,10 @@ pub async fn serve(
     let served = tokio::time::timeout(GRACE, both).await;
     drop(fs::remove_file(&socket));
     work.await.and_then(|ended| ended).map_err(|e| ServeError::Work(e.to_string()))?;
-    match served {
-        Ok(Ok(Err(error))) => Err(ServeError::Stopped(error)),
-        Ok(Ok(Ok(()))) | Ok(Err(_)) | Err(_) => Ok(()),
+    if served.is_err() {
+        tracing::warn!("requests were cut off that took longer than {} s to answer", GRACE.as_secs());
     }
+    Ok(())
 }
 
 /// The socket of the directory; one that a killed process left is replaced, since we hold the lock.

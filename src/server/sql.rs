@@ -9,7 +9,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures::stream;
+use futures::{FutureExt, stream};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
@@ -52,7 +52,7 @@ pub async fn answer(State(app): State<App>, Json(query): Json<Query>) -> Respons
         Err(error) => return refused(&error),
     };
     let (pieces, mut ready) = mpsc::channel::<Result<Bytes, WriteError>>(PIECES_AHEAD);
-    tokio::spawn(async move {
+    let writing = async move {
         let broken = pieces.clone();
         let writer = Pieces { pieces, piece: Vec::with_capacity(PIECE_BYTES) };
         if let Err(error) = output::write(rows, format, writer).await {
@@ -60,7 +60,8 @@ pub async fn answer(State(app): State<App>, Json(query): Json<Query>) -> Respons
             tracing::warn!("an answer broke off: {error}");
             drop(broken.send(Err(error)).await);
         }
-    });
+    };
+    tokio::spawn(writing.boxed());
     // The first piece decides between an answer and an error, so that a query that fails at once says so.
     match ready.recv().await {
         Some(Err(WriteError::Query(error))) => refused(&error),

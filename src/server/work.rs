@@ -6,6 +6,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, JoinSet},
@@ -38,13 +39,16 @@ const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(2), longest:
 /// Ends when told to stop; earlier, with what ended it, when one of the loops fails beyond repair.
 pub async fn go_on(instance: Arc<Instance>, stop: watch::Receiver<bool>) -> Result<(), JoinError> {
     let mut loops = JoinSet::new();
-    loops.spawn(load(instance.clone(), stop.clone()));
+    // Boxed, as a task's code is compiled for each type of work.
+    loops.spawn(load(instance.clone(), stop.clone()).boxed());
     let (asking, asked) = mpsc::channel(1);
-    loops.spawn(ask("asking Stripe", (Source::Stripe, ASK_STRIPE), instance.clone(), stop.clone(), asking.clone()));
-    loops.spawn(ask("asking Klaviyo", (Source::Klaviyo, ASK_KLAVIYO), instance.clone(), stop.clone(), asking));
-    loops.spawn(run(instance.clone(), stop.clone(), asked));
-    loops.spawn(take_topics(instance.clone(), stop.clone()));
-    loops.spawn(repeat("upkeep", UPKEEP, instance, stop, |i| async move { i.upkeep().await }));
+    let stripe = ask("asking Stripe", (Source::Stripe, ASK_STRIPE), instance.clone(), stop.clone(), asking.clone());
+    loops.spawn(stripe.boxed());
+    let klaviyo = ask("asking Klaviyo", (Source::Klaviyo, ASK_KLAVIYO), instance.clone(), stop.clone(), asking);
+    loops.spawn(klaviyo.boxed());
+    loops.spawn(run(instance.clone(), stop.clone(), asked).boxed());
+    loops.spawn(take_topics(instance.clone(), stop.clone()).boxed());
+    loops.spawn(repeat("upkeep", UPKEEP, instance, stop, |i| async move { i.upkeep().await }).boxed());
     while let Some(ended) = loops.join_next().await {
         ended?;
     }

@@ -16,7 +16,12 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{NOW, shop::at};
-use crate::config::BaseUrl;
+use tokio::sync::watch;
+
+use crate::{
+    config::BaseUrl,
+    server::{Door, listen},
+};
 
 /// How it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +70,10 @@ impl Provider {
             .route("/2010-04-01/Accounts/AC1/Messages.json", post(take_text).get(list_texts))
             .route("/api/events", post(take_event))
             .with_state(provider.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        tokio::spawn(async move {
+            let (_never, stop) = watch::channel(false);
+            listen(Door::Public(listener), app, 64, stop).await;
+        });
         provider
     }
 
