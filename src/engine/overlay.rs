@@ -413,7 +413,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
+        #![proptest_config(crate::tests::cases(40))]
 
         #[test]
         fn a_reader_sees_the_newest_version_of_every_object((base, changes, merged) in worlds()) {

@@ -117,6 +117,13 @@ impl Known<'_> {
         row.captured_at = self.mark(Mark::Captured).or(row.created_at.filter(|_| row.captured));
         row.invoice_id = row.invoice_id.take().or_else(|| self.invoice());
         row.order_ambiguous = self.ambiguous;
+        // Refunds came, or failed, since the charge was seen.
+        let refunded = self.uncounted(row.amount_refunded).saturating_add(self.refunded());
+        if refunded != row.amount_refunded {
+            row.amount_refunded = refunded;
+            row.refunded = refunded >= row.amount;
+        }
+        row.disputed |= self.parts.iter().any(|part| matches!(part.fact, Fact::Disputed));
         let settled = self.parts.iter().filter_map(|part| match &part.fact {
             Fact::Settlement(settlement) => Some((part, settlement)),
             _ => None,
@@ -167,22 +174,31 @@ impl Known<'_> {
         row.succeeded_at = self.mark(Mark::Succeeded).or(row.created_at.filter(|_| row.status == "succeeded"));
         row.failed_at = self.mark(Mark::Failed);
         row.order_ambiguous = self.ambiguous;
-        // A charge's total, less the refunds that are rows of their own. What was refunded after the charge was seen,
-        // or had failed before, is not in that total.
-        let known: i128 = self
-            .parts
-            .iter()
-            .map(|part| match part.fact {
-                Fact::Refund { amount, failed_at } if part.at <= self.at && failed_at.is_none_or(|f| f > self.at) => {
-                    i128::from(amount)
-                }
-                _ => 0,
-            })
-            .sum();
-        row.amount = i64::try_from(i128::from(row.amount).saturating_sub(known).max(0)).unwrap_or(row.amount);
-        if row.amount == 0 && known > 0 {
+        let total = row.amount;
+        row.amount = self.uncounted(total);
+        if row.amount == 0 && total > 0 {
             "superseded".clone_into(&mut row.status);
         }
+    }
+
+    /// A charge's total of refunds, less those that are rows of their own. What was refunded after the charge was seen, or
+    /// had failed before, is not in that total.
+    fn uncounted(&self, total: i64) -> i64 {
+        let known = self.refunds(|at, failed_at| at <= self.at && failed_at.is_none_or(|f| f > self.at));
+        i64::try_from(i128::from(total).saturating_sub(known).max(0)).unwrap_or(total)
+    }
+
+    /// What the refunds that are rows of their own come to.
+    fn refunded(&self) -> i64 {
+        i64::try_from(self.refunds(|_, failed_at| failed_at.is_none())).unwrap_or(i64::MAX)
+    }
+
+    fn refunds(&self, counts: impl Fn(Micros, Option<Micros>) -> bool) -> i128 {
+        let amounts = self.parts.iter().map(|part| match part.fact {
+            Fact::Refund { amount, failed_at } if counts(part.at, failed_at) => i128::from(amount),
+            _ => 0,
+        });
+        amounts.sum()
     }
 }
 

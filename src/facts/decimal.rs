@@ -33,7 +33,22 @@ pub(super) fn minor_units(json: &RawValue, currency: Currency) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::{base::Money, tests::cases};
+
+    proptest! {
+        #![proptest_config(cases(2000))]
+
+        #[test]
+        fn an_amount_is_what_was_written_in_every_currency(amount in 0..=i64::MAX) {
+            for currency in Currency::all() {
+                let major = Money { minor: amount, currency }.major();
+                prop_assert_eq!(minor(&major, currency.as_str()), Some(amount), "{} {}", major, currency.as_str());
+            }
+        }
+    }
 
     fn minor(json: &str, code: &str) -> Option<i64> {
         let raw: Box<RawValue> = serde_json::from_str(json).unwrap();

@@ -154,6 +154,8 @@ pub enum Fact {
     Settlement(Settlement),
     /// A payment is of the invoice that the part is named after.
     Invoiced,
+    /// A charge is contested, by more than an inquiry.
+    Disputed,
 }
 
 /// Amounts in minor units of `currency`.
@@ -226,6 +228,7 @@ fn kind(fact: &Fact) -> u8 {
         Fact::Refund { .. } => 2,
         Fact::Settlement(_) => 3,
         Fact::Invoiced => 4,
+        Fact::Disputed => 5,
     }
 }
 

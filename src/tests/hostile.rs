@@ -128,7 +128,7 @@ fn bent(mut event: Value, bends: &[Bend]) -> Value {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(512)))]
+    #![proptest_config(super::cases(512))]
 
     #[test]
     fn a_bent_event_is_kept_and_its_facts_fit_their_tables(which: Index, bends in bends()) {

@@ -26,3 +26,12 @@ mod receivers;
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 mod tables;
+
+use proptest::prelude::ProptestConfig;
+
+/// How often a property is tried: `least` times, or more often where `PROPTEST_CASES` says so.
+pub fn cases(least: u32) -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let asked = std::env::var_os("PROPTEST_CASES").map_or(0, |_| config.cases);
+    ProptestConfig { cases: least.max(asked), ..config }
+}

@@ -4,7 +4,7 @@
 //! inquiry, then what wants an answer, what is looked at, what is decided; and what is won stays won.
 
 use super::{
-    DecodeError, Event, Mark, Message, Saw, Seen, Step, Table,
+    DecodeError, Event, Mark, Message, Part, Saw, Seen, Step, Table,
     balance::{self, Transaction},
     shown,
 };
@@ -12,6 +12,7 @@ use crate::{
     base::Micros,
     facts::{
         json::{Amount, Flag, List, Maybe, OnlyId, Reference, Text, Whole, object},
+        observation::Fact,
         rows,
     },
 };
@@ -73,6 +74,12 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
         balance::carried(event, transaction)?;
     }
     let row = dispute.row(event, &id)?;
+    if let Some(charge) = dispute.charge.id()
+        && !row.is_inquiry
+    {
+        let part = Part { id: id.clone(), at: event.at(), fact: Fact::Disputed };
+        event.add_part(Table::Charges, charge, part);
+    }
     let (marks, step) = (dispute.marks(event), dispute.step(event));
     let (table, seen, row) = (Table::Disputes, Seen::own(state, prior), row.into());
     event.saw(Saw { table, id, seen, step, marks, parts: Vec::new(), row });

@@ -105,8 +105,10 @@ fn record(event: &mut Event, refund: &Refund, of: Option<&Charge>, seen: Seen) -
     let payment_intent_id = refund.payment_intent.id_owned().or_else(|| of.and_then(|c| c.payment_intent.id_owned()));
     if let Some(charge_id) = &charge_id {
         let failed_at = refund.has_failed().then_some(event.at());
-        let at = refund.created.seconds().unwrap_or(event.at());
+        // Scrubbed exports tell of refunds before they were made: who tells of one has it.
+        let at = refund.created.seconds().map_or(event.at(), |created| created.min(event.at()));
         let part = Part { id: id.to_owned(), at, fact: Fact::Refund { amount, failed_at } };
+        event.add_part(Table::Charges, charge_id, part.clone());
         event.add_part(Table::Refunds, &total_id(charge_id), part);
     }
     if let Some(transaction) = refund.balance_transaction.object() {

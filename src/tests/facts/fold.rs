@@ -1,12 +1,15 @@
 //! No order, repetition, twin or split into batches changes what a set of events comes to.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{decode, fold, fold_at, intents, rows};
 use crate::{
     base::Offset,
-    facts::{ObjectState, Row},
+    facts::{ObjectKey, ObjectState, Row},
+    tests::cases,
 };
 
 /// A charge's life in a few seconds: paid, settled, captured, refunded in parts, disputed; each step told with what
@@ -31,8 +34,19 @@ fn charge_life(waits: &[bool]) -> (Vec<Value>, Value) {
 }
 
 /// A life that begins with `first`; each step is told with what was before, in the same second unless it waits.
-fn told(first: &str, mut object: Value, steps: &[(&str, Value)], waits: &[bool]) -> (Vec<Value>, Value) {
-    let mut now = 1_700_000_000;
+fn told(first: &str, object: Value, steps: &[(&str, Value)], waits: &[bool]) -> (Vec<Value>, Value) {
+    let mut now = intents::START;
+    let moments: Vec<i64> = (0..steps.len())
+        .map(|n| {
+            now += i64::from(waits.get(n).copied().unwrap_or(false));
+            now
+        })
+        .collect();
+    told_at(first, object, steps, &moments)
+}
+
+/// The same with the second of each step; the events, and the object as it is in the end.
+pub fn told_at(first: &str, mut object: Value, steps: &[(&str, Value)], moments: &[i64]) -> (Vec<Value>, Value) {
     let event = |n: usize, kind: &str, now: i64, object: &Value, previous: Option<Value>| {
         let mut data = json!({"object": object});
         if let Some(previous) = previous {
@@ -41,9 +55,8 @@ fn told(first: &str, mut object: Value, steps: &[(&str, Value)], waits: &[bool])
         json!({"id": format!("evt_{:04}", (n * 7919 + 13) % 10_000), "created": now, "livemode": true, "type": kind,
             "api_version": "2024-06-20", "data": data})
     };
-    let mut events = vec![event(0, first, now, &object, None)];
-    for (n, (kind, change)) in steps.iter().enumerate() {
-        now += i64::from(waits.get(n).copied().unwrap_or(false));
+    let mut events = vec![event(0, first, intents::START, &object, None)];
+    for (n, ((kind, change), now)) in steps.iter().zip(moments).enumerate() {
         let mut previous = json!({});
         for (key, value) in change.as_object().unwrap() {
             if let Value::Object(inner) = value {
@@ -56,7 +69,7 @@ fn told(first: &str, mut object: Value, steps: &[(&str, Value)], waits: &[bool])
                 object[key] = value.clone();
             }
         }
-        events.push(event(n + 1, kind, now, &object, Some(previous)));
+        events.push(event(n + 1, kind, *now, &object, Some(previous)));
     }
     (events, object)
 }
@@ -194,7 +207,7 @@ fn check(events: &[Value], order: &[u16], again: &[u8], splits: u8) -> Result<()
         prop_assert_eq!(state.to_bytes().unwrap(), other[key].to_bytes().unwrap());
     }
     // Batches: a state put away and taken out again is the same.
-    let mut stored: std::collections::BTreeMap<_, Vec<u8>> = std::collections::BTreeMap::new();
+    let mut stored: BTreeMap<_, Vec<u8>> = BTreeMap::new();
     for chunk in mixed.chunks(usize::from(splits) % 3 + 1) {
         for (offset, event) in chunk {
             for observation in decode(event).observations {
@@ -225,7 +238,7 @@ fn check(events: &[Value], order: &[u16], again: &[u8], splits: u8) -> Result<()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn intents_are_functions_of_the_set_of_events(
@@ -305,6 +318,88 @@ proptest! {
         prop_assert_eq!(charge.balance_transaction_id.as_deref(), Some("txn_1"));
         let total = crate::tests::facts::only!(rows, Refund);
         prop_assert_eq!((total.refund_id.as_str(), total.amount), ("ch_1:refunded", 1000));
+    }
+}
+
+/// The life of an intent, of a charge or of what can follow it.
+fn any_life(which: u8, choices: &[(u8, u8)], waits: &[bool]) -> Vec<Value> {
+    match which % 7 {
+        0 => intents::life(choices).events,
+        1 => charge_life(waits).0,
+        other => other_life(other - 2, waits).0,
+    }
+}
+
+/// What a state is in, where its object has one that is its last.
+fn last_status(row: Row) -> Option<String> {
+    let (status, last): (String, &[&str]) = match row {
+        Row::PaymentIntent(row) => (row.status, &["succeeded", "canceled"]),
+        Row::Subscription(row) => (row.status, &["canceled", "incomplete_expired"]),
+        Row::Invoice(row) => (row.status, &["paid", "void"]),
+        Row::Payout(row) => (row.status, &["failed", "canceled"]),
+        _ => return None,
+    };
+    last.contains(&status.as_str()).then_some(status)
+}
+
+proptest! {
+    #![proptest_config(cases(2000))]
+
+    #[test]
+    fn what_was_missed_and_fetched_later_leads_to_the_same(
+        which in 0u8..7,
+        choices in prop::collection::vec(any::<(u8, u8)>(), 1..8),
+        waits in prop::collection::vec(any::<bool>(), 6),
+        missed in prop::collection::vec(any::<bool>(), 10),
+    ) {
+        let events = any_life(which, &choices, &waits);
+        let numbered = events.iter().enumerate().map(|(i, e)| (Offset(i as u64), e));
+        let whole = fold_at(numbered.clone());
+        let (late, first): (Vec<_>, Vec<_>) = numbered.zip(missed).partition(|(_, missed)| *missed);
+        // The API lists the newest first.
+        let then = first.iter().chain(late.iter().rev()).map(|(told, _)| *told);
+        prop_assert_eq!(fold_at(then), whole);
+    }
+
+    #[test]
+    fn what_comes_late_takes_back_no_end(
+        which in 0u8..7,
+        choices in prop::collection::vec(any::<(u8, u8)>(), 1..8),
+        waits in prop::collection::vec(any::<bool>(), 6),
+        order in prop::collection::vec(any::<u16>(), 1..10),
+    ) {
+        let events = any_life(which, &choices, &waits);
+        let mut states: BTreeMap<ObjectKey, ObjectState> = BTreeMap::new();
+        let mut ended: BTreeMap<ObjectKey, String> = BTreeMap::new();
+        for (n, i) in shuffled(&order, events.len()).into_iter().enumerate() {
+            for observation in decode(&events[i]).observations {
+                let key = observation.key().clone();
+                let state = states.entry(key.clone()).or_insert_with(|| ObjectState::new(key.clone()));
+                state.admit(observation, Offset(n as u64));
+                let status = state.row().and_then(last_status);
+                if let Some(end) = ended.get(&key) {
+                    prop_assert_eq!(status.as_ref(), Some(end), "{:#?}", events);
+                }
+                ended.extend(status.map(|status| (key, status)));
+            }
+        }
+    }
+
+    #[test]
+    fn test_mode_is_another_world(
+        which in 0u8..7,
+        choices in prop::collection::vec(any::<(u8, u8)>(), 1..8),
+        waits in prop::collection::vec(any::<bool>(), 6),
+        order in prop::collection::vec(any::<u16>(), 1..10),
+    ) {
+        let live = any_life(which, &choices, &waits);
+        let mut test: Vec<Value> = live.iter().take(1 + live.len() / 2).cloned().collect();
+        test.iter_mut().for_each(|event| event["livemode"] = json!(false));
+        let both: Vec<&Value> = live.iter().chain(&test).collect();
+        let mixed = shuffled(&order, both.len()).into_iter().map(|i| (Offset(i as u64), both[i]));
+        let mut apart = fold_at(live.iter().enumerate().map(|(i, e)| (Offset(i as u64), e)));
+        apart.extend(fold_at(test.iter().enumerate().map(|(i, e)| (Offset((live.len() + i) as u64), e))));
+        prop_assert_eq!(fold_at(mixed), apart);
     }
 }
 

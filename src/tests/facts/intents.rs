@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{fold, rows, seconds};
-use crate::facts::{ObjectKey, Row, Table, rows::PaymentIntent};
+use crate::{
+    facts::{ObjectKey, Row, Table, rows::PaymentIntent},
+    tests::cases,
+};
 
 /// What became of an intent, by one who was there.
 #[derive(Debug, Clone)]
@@ -30,10 +33,21 @@ struct Teller {
     succeeded_at: Option<i64>,
 }
 
-const START: i64 = 1_700_000_000;
+pub const START: i64 = 1_700_000_000;
 
 /// A life from a list of choices: what happens next, and whether in the same second (most often) or later.
 pub fn life(choices: &[(u8, u8)]) -> Life {
+    let mut now = START;
+    // 60% of steps fall into the same second.
+    let wait = |wait: u8| if wait % 10 < 6 { 0 } else { 1 + i64::from(wait % 7) };
+    life_of(choices.iter().map(|(what, waits)| {
+        now += wait(*waits);
+        (*what, now)
+    }))
+}
+
+/// A life from what happens and when, in seconds.
+pub fn life_of(steps: impl IntoIterator<Item = (u8, i64)>) -> Life {
     let mut t = Teller {
         now: START,
         intent: "pi_1",
@@ -47,9 +61,8 @@ pub fn life(choices: &[(u8, u8)]) -> Life {
         succeeded_at: None,
     };
     t.tell("payment_intent.created");
-    for (what, wait) in choices {
-        // 60% of steps fall into the same second.
-        t.now += if wait % 10 < 6 { 0 } else { 1 + i64::from(wait % 7) };
+    for (what, now) in steps {
+        t.now = now;
         match (t.status, what % 8) {
             ("requires_payment_method", 0 | 1) => t.act(),
             ("requires_payment_method", 2) => t.process(),
@@ -172,7 +185,7 @@ fn check(life: &Life) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn the_end_is_found_or_flagged(choices in prop::collection::vec(any::<(u8, u8)>(), 0..9)) {

@@ -8,8 +8,10 @@ mod fold;
 mod golden;
 mod intents;
 mod people;
+mod refunds;
 mod sample;
 mod shop;
+mod simulation;
 mod sources;
 mod stripe;
 

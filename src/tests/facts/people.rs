@@ -8,6 +8,7 @@ use super::{names, seconds};
 use crate::{
     base::PersonId,
     facts::identity::{Attributes, Component, Identifier, IdentifierKind, IdentityClaim},
+    tests::cases,
 };
 
 fn identifier(kind: IdentifierKind, value: &str) -> Identifier {
@@ -57,7 +58,7 @@ fn connected_by(claims: &[IdentityClaim], a: &Identifier, b: &Identifier) -> Opt
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn people_are_functions_of_the_set_of_claims(
