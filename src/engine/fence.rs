@@ -34,7 +34,6 @@ pub(super) fn parse(sql: &str) -> Result<Statement, SqlError> {
     let tokens =
         Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().map_err(|e| parser_error(&e.to_string()))?;
     depth::check(&tokens)?;
-    nesting::check(&tokens)?;
     let mut statements = DFParserBuilder::new(sql)
         .with_recursion_limit(MAX_NESTING)
         .build()
@@ -45,6 +44,7 @@ pub(super) fn parse(sql: &str) -> Result<Statement, SqlError> {
         return Err(SqlError::user(format!("{} statements: write one at a time", statements.len() + 1)));
     }
     only_reads(&statement)?;
+    nesting::check(&statement)?;
     Ok(statement)
 }
 

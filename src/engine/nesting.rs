@@ -1,39 +1,36 @@
 //! Which queries a statement nests, and how many tables it reads once they are all written out.
 //!
-//! A subquery in an expression is planned twice, so nested ones take exponential time; a `WITH` that names the one
-//! before it twice doubles with each line. Both are counted on the tokens, by what may stand where: the parser's tree
-//! has hundreds of types, and a walk through them all would be a twentieth of this crate's machine code. Where tokens
-//! leave it open, more is counted than there is, never less.
+//! Nested subqueries of expressions take time exponential in their depth, and a `WITH` that names the one before it twice
+//! doubles with each line. Neither is stopped by limits of time and memory, as they act in the planner. Both are counted on
+//! the parser's tree: what a word of SQL is depends on where it stands, and a guess would be a way around.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::ControlFlow};
 
-use datafusion::sql::sqlparser::{
-    keywords::Keyword,
-    tokenizer::{Token, TokenWithSpan, Word},
+use datafusion::sql::{
+    parser::Statement,
+    sqlparser::ast::{Expr, ObjectName, Query, Visit, Visitor},
 };
 
 use super::error::SqlError;
 
-/// How deep subqueries in expressions may be nested. Planning takes time 2 to this power.
+/// How deep subqueries in expressions may be nested.
 const MAX_SUBQUERIES: usize = 8;
 
 /// How many tables a statement may read, each mention of a `WITH` table counted as all that it reads.
 const MAX_TABLES: u64 = 2000;
 
 /// Refuses subqueries nested too deeply, and `WITH` tables that multiply.
-pub(super) fn check(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
-    let tokens: Vec<_> = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).collect();
-    let mut nesting = Nesting::of(tokens.iter().map(|t| &t.token).collect());
-    for (at, TokenWithSpan { span, .. }) in tokens.iter().enumerate() {
-        nesting.read(at);
-        if nesting.innermost().subqueries > MAX_SUBQUERIES {
-            return Err(SqlError::user(format!(
-                "more than {MAX_SUBQUERIES} subqueries inside one another: name parts of it with WITH"
-            ))
-            .at(span.start.line, span.start.column));
-        }
+pub(super) fn check(statement: &Statement) -> Result<(), SqlError> {
+    let ast = match statement {
+        Statement::Statement(ast) => ast.as_ref(),
+        Statement::Explain(explain) => return check(&explain.statement),
+        _ => return Ok(()),
+    };
+    let mut walk = Walk { read: vec![0], ..Walk::default() };
+    if let ControlFlow::Break(told) = ast.visit(&mut walk) {
+        return Err(told);
     }
-    if nesting.tables() > MAX_TABLES {
+    if walk.read.first().into_iter().chain(walk.reads.values()).any(|read| *read > MAX_TABLES) {
         return Err(SqlError::user(format!(
             "with each WITH written out the query reads more than {MAX_TABLES} tables: name each of them fewer times"
         )));
@@ -41,151 +38,78 @@ pub(super) fn check(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// The statement itself, or what stands in one pair of brackets.
+/// One walk through a statement for all that is counted in it: the parser's tree has hundreds of types, and each
+/// visitor's way through them is compiled for itself.
 #[derive(Default)]
-struct Scope {
-    /// Where its bracket is.
-    opened: usize,
-    /// The `WITH` table that is defined in it.
-    defines: Option<String>,
-    /// `FROM` begins a clause in it. Among a function's arguments it is only a word: `extract(year FROM at)`.
-    is_query: bool,
-    in_from: bool,
-    /// The next word is a table's name, a query in the next brackets a table.
-    wants_table: bool,
+struct Walk {
     /// How deep it is in subqueries of expressions.
     subqueries: usize,
-    /// How many tables are read in it.
-    reads: u64,
-}
-
-struct Nesting<'a> {
-    tokens: Vec<&'a Token>,
-    statement: Scope,
-    /// What is open in the statement, the innermost last.
-    scopes: Vec<Scope>,
-    /// Where the brackets that were closed last had been opened.
-    last_opened: usize,
+    /// How many tables are read in the statement, and in each of the queries that the walk is in.
+    read: Vec<u64>,
+    /// The `WITH` tables that were announced, by where their queries stand.
+    announced: HashMap<*const Query, String>,
     /// How many tables each `WITH` table reads. One name that means two things counts as the larger.
-    with: HashMap<String, u64>,
+    reads: HashMap<String, u64>,
 }
 
-impl<'a> Nesting<'a> {
-    fn of(tokens: Vec<&'a Token>) -> Nesting<'a> {
-        let statement = Scope { is_query: true, ..Scope::default() };
-        Nesting { tokens, statement, scopes: Vec::new(), last_opened: 0, with: HashMap::new() }
-    }
+fn is_subquery(e: &Expr) -> bool {
+    matches!(e, Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. })
+}
 
-    fn innermost(&mut self) -> &mut Scope {
-        self.scopes.last_mut().unwrap_or(&mut self.statement)
-    }
-
-    fn tables(&self) -> u64 {
-        self.scopes.iter().fold(self.statement.reads, |all, scope| all.saturating_add(scope.reads))
-    }
-
-    fn keyword(&self, at: Option<usize>) -> Option<Keyword> {
-        match at.and_then(|at| self.tokens.get(at)) {
-            Some(Token::Word(word)) => Some(word.keyword),
-            _ => None,
+impl Walk {
+    fn add(&mut self, tables: u64) {
+        if let Some(read) = self.read.last_mut() {
+            *read = read.saturating_add(tables);
         }
     }
+}
 
-    fn read(&mut self, at: usize) {
-        let Some(&token) = self.tokens.get(at) else { return };
-        match token {
-            Token::LParen | Token::LBracket | Token::LBrace => {
-                let inner = self.opened(at);
-                self.innermost().wants_table = false;
-                self.scopes.push(inner);
+impl Visitor for Walk {
+    type Break = SqlError;
+
+    fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<SqlError> {
+        self.subqueries += usize::from(is_subquery(e));
+        if self.subqueries > MAX_SUBQUERIES {
+            return ControlFlow::Break(SqlError::user(format!(
+                "more than {MAX_SUBQUERIES} subqueries inside one another: name parts of it with WITH"
+            )));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, e: &Expr) -> ControlFlow<SqlError> {
+        self.subqueries -= usize::from(is_subquery(e));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<SqlError> {
+        // The planner looks for a `WITH` table by the whole name, quoted or not: `a.b` is what "a.b" is.
+        let parts: Vec<&str> = name.0.iter().filter_map(|p| p.as_ident()).map(|ident| ident.value.as_str()).collect();
+        let with = self.reads.get(&parts.join(".").to_lowercase());
+        // One that reads no table is written out all the same.
+        self.add(with.map_or(1, |reads| (*reads).max(1)));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            self.announced.insert(cte.query.as_ref(), cte.alias.name.value.to_lowercase());
+        }
+        self.read.push(0);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
+        let read = self.read.pop().unwrap_or_default();
+        match self.announced.get(&std::ptr::from_ref(query)) {
+            // Read where it is named, and as large whether it is or not.
+            Some(name) => {
+                let known = self.reads.entry(name.clone()).or_default();
+                *known = read.max(*known);
             }
-            Token::RParen | Token::RBracket | Token::RBrace => self.close(),
-            Token::Word(word) if self.innermost().wants_table => self.read_table(at, word),
-            Token::Word(word) => self.read_word(at, word.keyword),
-            Token::Comma => {
-                let scope = self.innermost();
-                scope.wants_table = scope.in_from;
-            }
-            Token::VerticalBarRightAngleBracket => self.innermost().in_from = false,
-            _ => self.innermost().wants_table = false,
+            None => self.add(read),
         }
-    }
-
-    /// What the bracket at `at` opens.
-    fn opened(&mut self, at: usize) -> Scope {
-        let is_query = matches!(
-            self.keyword(Some(at + 1)),
-            Some(Keyword::SELECT | Keyword::WITH | Keyword::VALUES | Keyword::FROM)
-        );
-        let defines = self.defined(at);
-        let has_as = self.keyword(at.checked_sub(1)) == Some(Keyword::AS);
-        let outer = self.innermost();
-        let is_table = outer.wants_table || (has_as && defines.is_some());
-        Scope {
-            opened: at,
-            defines,
-            is_query,
-            // `FROM (a JOIN b ON …)` and `FROM ((SELECT …) UNION …)`.
-            in_from: is_table && !is_query,
-            wants_table: is_table && !is_query,
-            subqueries: outer.subqueries + usize::from(is_query && !is_table),
-            reads: 0,
-        }
-    }
-
-    /// The name in `name AS (`, `name (columns) AS (` and, as `AS` may be left out, in `name (`.
-    fn defined(&self, at: usize) -> Option<String> {
-        let mut at = at.checked_sub(1)?;
-        if self.keyword(Some(at)) == Some(Keyword::AS) {
-            at = at.checked_sub(1)?;
-        }
-        if self.tokens.get(at) == Some(&&Token::RParen) {
-            at = self.last_opened.checked_sub(1)?;
-        }
-        match self.tokens.get(at) {
-            Some(Token::Word(word)) => Some(word.value.to_lowercase()),
-            _ => None,
-        }
-    }
-
-    fn close(&mut self) {
-        let Some(Scope { opened, defines, reads, .. }) = self.scopes.pop() else { return };
-        self.last_opened = opened;
-        let outer = self.innermost();
-        outer.reads = outer.reads.saturating_add(reads);
-        if let Some(name) = defines {
-            let known = self.with.entry(name).or_default();
-            *known = reads.max(*known);
-        }
-    }
-
-    fn read_table(&mut self, at: usize, word: &Word) {
-        if matches!(word.keyword, Keyword::LATERAL | Keyword::ONLY) {
-            return;
-        }
-        // A `WITH` table has one name, quoted or not.
-        let has_schema = self.tokens.get(at + 1) == Some(&&Token::Period);
-        let with = if has_schema { None } else { self.with.get(&word.value.to_lowercase()).copied() };
-        let scope = self.innermost();
-        scope.reads = scope.reads.saturating_add(with.unwrap_or(1));
-        scope.wants_table = false;
-    }
-
-    fn read_word(&mut self, at: usize, keyword: Keyword) {
-        let before = |n| self.keyword(at.checked_sub(n));
-        // `a IS NOT DISTINCT FROM b`
-        let compares = before(1) == Some(Keyword::DISTINCT) && matches!(before(2), Some(Keyword::IS | Keyword::NOT));
-        let scope = self.innermost();
-        match keyword {
-            Keyword::FROM if scope.is_query && !compares => (scope.in_from, scope.wants_table) = (true, true),
-            Keyword::JOIN if scope.is_query || scope.in_from => (scope.in_from, scope.wants_table) = (true, true),
-            Keyword::SELECT => (scope.in_from, scope.is_query) = (false, true),
-            Keyword::WHERE | Keyword::GROUP | Keyword::HAVING | Keyword::QUALIFY | Keyword::WINDOW => {
-                scope.in_from = false;
-            }
-            Keyword::ORDER | Keyword::BY | Keyword::LIMIT | Keyword::OFFSET => scope.in_from = false,
-            _ => {}
-        }
+        ControlFlow::Continue(())
     }
 }
 
@@ -218,7 +142,11 @@ mod tests {
             ("(WITH a AS (SELECT 1) SELECT ", ")"),
             ("(VALUES (1), ((SELECT ", ")))"),
             ("1 FROM unnest((SELECT ", "))"),
-            ("1 FROM a JOIN LATERAL (SELECT (SELECT ", ")) ON true"),
+            ("1 FROM a JOIN LATERAL (SELECT (SELECT ", ")) AS b ON true"),
+            ("1 IN ((SELECT 1) UNION SELECT ", ")"),
+            ("EXISTS ((SELECT true) UNION SELECT ", ")"),
+            ("(SELECT 1 FROM (SELECT 1) q UNION ALL VALUES (1), ((SELECT ", ")))"),
+            ("1 AS from, (SELECT ", ")"),
         ];
         for (start, end) in every_way {
             let told = refusal(&nested(9, start, end));
@@ -228,7 +156,7 @@ mod tests {
         assert!(parse(&nested(100, "1, (SELECT 1), ", "")).is_ok());
         assert_eq!(
             refusal(&nested(9, "(SELECT ", ")")),
-            "1:72: more than 8 subqueries inside one another: name parts of it with WITH"
+            "more than 8 subqueries inside one another: name parts of it with WITH"
         );
     }
 
@@ -241,6 +169,7 @@ mod tests {
             ("WITH x AS (", ") SELECT * FROM x"),
             ("WITH x (y) AS (", ") SELECT * FROM x"),
             ("SELECT * FROM ((", ") UNION SELECT 1) AS x"),
+            ("SELECT 1 UNION ALL (", ")"),
         ] {
             let sql = format!("{}SELECT 1{}", start.repeat(12), end.repeat(12));
             assert!(parse(&sql).is_ok(), "{sql}: {}", refusal(&sql));
@@ -256,22 +185,34 @@ mod tests {
             format!("WITH t0 AS (SELECT * FROM core.orders){ctes} SELECT count(*) FROM t{levels}")
         };
         assert!(parse(&doubling(6)).is_ok());
-        let same = |with: &str, from: &str| {
-            let sql = doubling(12).replace(" AS (", with).replace("FROM t", from);
-            assert!(refusal(&sql).contains("more than 2000 tables"), "{sql}");
-        };
+        let refused = |sql: &str| assert!(refusal(sql).contains("more than 2000 tables"), "{sql}: {}", refusal(sql));
+        let same = |with: &str, from: &str| refused(&doubling(12).replace(" AS (", with).replace("FROM t", from));
         same(" AS (", "FROM t");
         same(" (a, b) AS (", "FROM t");
         same(" (", "FROM t");
         same(" (a, b) (", "FROM t");
-        same(" AS (", "FROM lateral t");
         same(" AS (", "FROM core.orders AS o, t");
         same(" AS (", "FROM core.orders JOIN t");
         same(" AS (", "FROM /* why */ t");
         let quoted =
             (1..=12).fold(doubling(12), |sql, i| sql.replace(&format!(", t{i} AS"), &format!(", \"t{i}\" AS")));
-        assert!(refusal(&quoted).contains("more than 2000 tables"));
-        assert!(refusal(&format!("SELECT * FROM ({}) AS x", doubling(12))).contains("more than 2000 tables"));
+        refused(&quoted);
+        refused(&format!("SELECT * FROM ({}) AS x", doubling(12)));
+        same(" AS (", "FROM core.orders AS limit, t");
+        same(" AS (", "FROM core.orders JOIN core.orders AS o ON o.limit = 1, t");
+        // One that reads nothing, and one whose name holds a dot.
+        refused(&doubling(12).replace("SELECT * FROM core.orders", "SELECT 1 AS a"));
+        let dotted = (0..=12).rev().fold(doubling(12), |sql, i| {
+            sql.replace(&format!("t{i} AS"), &format!("\"x.t{i}\" AS"))
+                .replace(&format!("FROM t{i}"), &format!("FROM x.t{i}"))
+        });
+        refused(&dotted);
+        let texts = (0..=12).rev().fold(doubling(12), |sql, i| {
+            sql.replace(&format!("t{i} AS"), &format!("'t{i}' AS"))
+                .replace(&format!("FROM t{i}"), &format!("FROM 't{i}'"))
+        });
+        refused(&texts);
+        refused(&doubling(12).replace("SELECT count(*) FROM t12", "SELECT 1"));
         let one_after_another: String = (1..300).map(|i| format!(", t{i} AS (SELECT * FROM t{})", i - 1)).collect();
         assert!(parse(&format!("WITH t0 AS (SELECT 1){one_after_another} SELECT * FROM t299")).is_ok());
         // A name of its own inside: not endless.
