@@ -1,8 +1,9 @@
 //! Connections: so many at once, each of which must say what it wants before long.
 //!
-//! A connection that neither sends a request nor finishes its head within [`HEAD_TIME`] is closed, be it new or kept open
-//! after an answer; so every place is free again after that time, whoever holds it. While all are taken nobody is turned
-//! away: the system keeps who knocks until there is one.
+//! A connection from outside that neither sends a request nor finishes its head within [`HEAD_TIME`] is closed, be it new or
+//! kept open after an answer; so every place is free again after that time, whoever holds it. While all are taken nobody is
+//! turned away: the system keeps who knocks until there is one. Commands of the directory's owner may think as long as they
+//! like between two, and there are few of them.
 
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -46,70 +47,68 @@ pub fn allow_files() {
 }
 
 /// Where connections come from.
-pub enum Door {
-    /// Anyone's, who must be quick.
+pub enum Listener {
     Public(TcpListener),
-    /// Commands of the directory's owner, who may think between two.
     Local(UnixListener),
 }
 
-/// A connection of either kind: boxed, as what serves it is compiled for each type of it.
-trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
+/// Boxed, as what serves a connection is compiled for each type of it.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Line for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-struct Caller {
-    line: Box<dyn Line>,
-    /// Of a public door.
+struct Accepted {
+    stream: Box<dyn Stream>,
+    /// Of a public listener.
     peer: Option<Peer>,
 }
 
-impl Door {
-    async fn accept(&self) -> io::Result<Caller> {
+impl Listener {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Door::Public(listener) => {
+            Listener::Public(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 // Answers are small and waited for.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!("answers may be held back by the system: {error}");
                 }
-                Ok(Caller { line: Box::new(stream), peer: Some(Peer(peer)) })
+                Ok(Accepted { stream: Box::new(stream), peer: Some(Peer(peer)) })
             }
-            Door::Local(listener) => {
+            Listener::Local(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok(Caller { line: Box::new(stream), peer: None })
+                Ok(Accepted { stream: Box::new(stream), peer: None })
             }
         }
     }
 }
 
 /// Serves until `stop`, and then until the requests under way are answered.
-pub async fn listen(door: Door, routes: Router, connections: usize, mut stop: watch::Receiver<bool>) {
+pub async fn listen(listener: Listener, routes: Router, connections: usize, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(connections));
     let mut open = JoinSet::new();
     loop {
         let taken = tokio::select! {
             () = told(&mut stop) => break,
             Some(_) = open.join_next() => continue,
-            taken = take(&door, &places) => taken,
+            taken = take(&listener, &places) => taken,
         };
-        let Some((place, caller)) = taken else { continue };
+        let Some((place, accepted)) = taken else { continue };
         let (routes, stop) = (routes.clone(), stop.clone());
         let conversation = async move {
-            converse(caller, routes, stop).await;
+            converse(accepted, routes, stop).await;
             drop(place);
         };
         open.spawn(conversation.boxed());
     }
-    drop(door);
+    drop(listener);
     while open.join_next().await.is_some() {}
 }
 
 /// The next connection, once there is a place for it.
-async fn take(door: &Door, places: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Caller)> {
+async fn take(listener: &Listener, places: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Accepted)> {
     let place = places.clone().acquire_owned().await.ok()?;
-    match door.accept().await {
-        Ok(caller) => Some((place, caller)),
+    match listener.accept().await {
+        Ok(accepted) => Some((place, accepted)),
         Err(error) => {
             tracing::warn!("a connection could not be taken: {error}");
             sleep(AFTER_FAILURE).await;
@@ -119,7 +118,7 @@ async fn take(door: &Door, places: &Arc<Semaphore>) -> Option<(OwnedSemaphorePer
 }
 
 /// One connection, to its end.
-async fn converse(Caller { line, peer }: Caller, routes: Router, mut stop: watch::Receiver<bool>) {
+async fn converse(Accepted { stream, peer }: Accepted, routes: Router, mut stop: watch::Receiver<bool>) {
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: Request<Incoming>| {
         if let Some(peer) = peer {
@@ -131,7 +130,7 @@ async fn converse(Caller { line, peer }: Caller, routes: Router, mut stop: watch
         .timer(TokioTimer::new())
         .header_read_timeout(peer.map(|_| HEAD_TIME))
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(line), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),

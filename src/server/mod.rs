@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use self::background::Background;
-pub(crate) use self::listen::{Door, listen};
+pub(crate) use self::listen::{Listener, listen};
 use crate::{
     base::progress::Silent,
     ops::{self, Instance, OpsError, Request},
@@ -39,6 +39,9 @@ use crate::{
 
 /// Requests under way when the process is told to stop get this long.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+/// Commands that may be connected at once: more than anyone starts.
+const COMMANDS: usize = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -88,8 +91,8 @@ pub async fn serve(
     let background = Background::start().map_err(ServeError::Threads)?;
     let mut work = background.spawn(work::go_on(instance.clone(), stop.clone()));
 
-    let http = listen(Door::Public(listener), routes(app.clone()), connections, stop.clone());
-    let commands = listen(Door::Local(local), local::routes(app), connections, stop.clone());
+    let http = listen(Listener::Public(listener), routes(app.clone()), connections, stop.clone());
+    let commands = listen(Listener::Local(local), local::routes(app), COMMANDS, stop.clone());
     ready(address, &socket);
     let both = tokio::spawn(future::join(http, commands).map(drop).boxed());
     // Webhooks must not be acknowledged for long when nothing loads them any more, nor refused for ever.
@@ -108,7 +111,7 @@ pub async fn serve(
     drop(fs::remove_file(&socket));
     work.await.and_then(|ended| ended).map_err(|e| ServeError::Work(e.to_string()))?;
     if served.is_err() {
-        tracing::warn!("requests were cut off that took longer than {} s to answer", GRACE.as_secs());
+        tracing::warn!("connections were cut off that had not ended {} s after the stop", GRACE.as_secs());
     }
     Ok(())
 }

@@ -27,6 +27,8 @@ const COMMIT_LOOK: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(1000);
 /// Between two rounds of upkeep of the tables: in steady flow a table gets a dozen files meanwhile.
 const UPKEEP: Duration = Duration::from_secs(60);
+/// Between two looks whether exchange rates are a day old.
+const RATES_LOOK: Duration = Duration::from_secs(20);
 /// Stripe's webhooks bring what happens; this is for those that did not arrive.
 const ASK_STRIPE: Duration = Duration::from_secs(600);
 /// Klaviyo's webhooks are for some plans only, and consent is believed for a quarter of an hour.
@@ -48,6 +50,10 @@ pub async fn go_on(instance: Arc<Instance>, stop: watch::Receiver<bool>) -> Resu
     loops.spawn(klaviyo.boxed());
     loops.spawn(run(instance.clone(), stop.clone(), asked).boxed());
     loops.spawn(take_topics(instance.clone(), stop.clone()).boxed());
+    let rates = repeat("refreshing exchange rates", RATES_LOOK, instance.clone(), stop.clone(), |i| async move {
+        i.refresh_rates().await
+    });
+    loops.spawn(rates.boxed());
     loops.spawn(repeat("upkeep", UPKEEP, instance, stop, |i| async move { i.upkeep().await }).boxed());
     while let Some(ended) = loops.join_next().await {
         ended?;

@@ -14,13 +14,12 @@ use axum::{
     routing::post,
 };
 use serde_json::{Value, json};
-
-use super::{NOW, shop::at};
 use tokio::sync::watch;
 
+use super::{NOW, shop::at};
 use crate::{
     config::BaseUrl,
-    server::{Door, listen},
+    server::{Listener, listen},
 };
 
 /// How it answers.
@@ -72,7 +71,7 @@ impl Provider {
             .with_state(provider.clone());
         tokio::spawn(async move {
             let (_never, stop) = watch::channel(false);
-            listen(Door::Public(listener), app, 64, stop).await;
+            listen(Listener::Public(listener), app, 64, stop).await;
         });
         provider
     }
