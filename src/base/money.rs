@@ -39,6 +39,13 @@ impl Currency {
         EXPONENTS.keys().map(|code| Currency(*code))
     }
 
+    /// What people are paid in, by country (two letters): of CLDR's territories the currency that is legal tender now, of
+    /// several the first.
+    pub fn by_country() -> impl Iterator<Item = (&'static str, Currency)> {
+        let lines = include_str!("../../data/country_currencies.csv").lines().skip(1);
+        lines.filter_map(|line| line.split_once(',')).filter_map(|(at, code)| Some((at, Currency::parse(code).ok()?)))
+    }
+
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }

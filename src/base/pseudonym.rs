@@ -50,6 +50,20 @@ pub fn normal_email(address: &str) -> Option<String> {
     (!name.is_empty() && !host.is_empty()).then_some(address)
 }
 
+/// Addresses, and domains as `@shop.example`, that are no one person's: a support desk's, a marketplace's. In lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SharedAddresses(pub Vec<String>);
+
+impl SharedAddresses {
+    /// Whether `address`, as [`normal_email`] gives it, is one of them.
+    pub fn hold(&self, address: &str) -> bool {
+        self.0.iter().any(|shared| match shared.strip_prefix('@') {
+            Some(domain) => address.rsplit_once('@').is_some_and(|(_, host)| host == domain),
+            None => address == shared,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,8 @@ pub use options::Described;
 use read::Origins;
 pub use secret::Secret;
 
+use crate::base::{Currency, SharedAddresses};
+
 /// Read where no `--config` names another file; it may be absent.
 pub const DEFAULT_FILE: &str = "tillstream.toml";
 
@@ -49,6 +51,7 @@ pub struct Settings {
     pub pipelines: Pipelines,
     pub activate: Activate,
     pub people: People,
+    pub fx: Fx,
     origins: Origins,
 }
 
@@ -286,6 +289,33 @@ pub enum EmailChannel {
 pub struct People {
     /// Two letters, in upper case: how a phone number without a country code is read.
     pub default_region: Option<String>,
+    pub shared_addresses: SharedAddresses,
+    /// In which amounts of several currencies are reported.
+    pub reporting_currency: Option<Currency>,
+}
+
+/// Where exchange rates come from. Nowhere, where neither is set.
+#[derive(Debug, Clone)]
+pub struct Fx {
+    /// Of a document in the ECB's layout.
+    pub url: Option<BaseUrl>,
+    /// A CSV file of `day,base,currency,rate`.
+    pub file: Option<PathBuf>,
+    /// For how long a rate may be used when there is no newer one.
+    pub max_age_days: u32,
+}
+
+impl Fx {
+    pub fn is_set(&self) -> bool {
+        self.url.is_some() || self.file.is_some()
+    }
+}
+
+impl Default for Fx {
+    fn default() -> Self {
+        // Easter is four days without rates.
+        Fx { url: None, file: None, max_age_days: 7 }
+    }
 }
 
 /// Why there are no settings. None of these shows a secret.

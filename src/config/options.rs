@@ -5,7 +5,7 @@ use std::path::Path;
 use chrono_tz::{TZ_VARIANTS, Tz};
 
 use super::{EmailChannel, LogKind, Secret, Settings, SmsChannel, Topic, given::Given, read::Origin};
-use crate::base::{E164, Source, phone::BadPhone, suggest::did_you_mean};
+use crate::base::{Currency, E164, SharedAddresses, Source, phone::BadPhone, suggest::did_you_mean};
 
 /// One option.
 pub(super) struct Opt {
@@ -294,6 +294,36 @@ pub(super) const OPTIONS: &[Opt] = &[
         set: |s, v| put(&mut s.people.default_region, region(v).map(Some)),
         show: |s| Shown::Open(s.people.default_region.clone()),
     },
+    Opt {
+        name: "people.shared_addresses",
+        meaning: "E-mail addresses, or whole domains as @shop.example, that many people order with and that so name nobody, as support@shop.example; after a change `tillstream rebuild` applies it to the past",
+        set: |s, v| put(&mut s.people.shared_addresses, shared_addresses(v)),
+        show: |s| list(&s.people.shared_addresses.0),
+    },
+    Opt {
+        name: "people.reporting_currency",
+        meaning: "The currency (as eur) in which amounts of several currencies are reported: what reporting_currency() says in SQL",
+        set: |s, v| put(&mut s.people.reporting_currency, currency(v).map(Some)),
+        show: |s| Shown::Open(s.people.reporting_currency.map(|c| c.to_string())),
+    },
+    Opt {
+        name: "fx.url",
+        meaning: "Where exchange rates are fetched daily, in the ECB's layout, as https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml",
+        set: |s, v| put(&mut s.fx.url, v.address().map(Some)),
+        show: |s| Shown::Open(s.fx.url.as_ref().map(ToString::to_string)),
+    },
+    Opt {
+        name: "fx.file",
+        meaning: "A CSV file of exchange rates, read daily: day,base,currency,rate, as 2026-01-30,eur,usd,1.0823",
+        set: |s, v| put(&mut s.fx.file, v.path().map(Some)),
+        show: |s| path(s.fx.file.as_deref()),
+    },
+    Opt {
+        name: "fx.max_age_days",
+        meaning: "How many days a rate may be used when there is no newer one; after that fx() is NULL, and doctor says so",
+        set: |s, v| put(&mut s.fx.max_age_days, v.whole(0..=366)),
+        show: |s| open(s.fx.max_age_days),
+    },
 ];
 
 const DAY_SECONDS: u32 = 86_400;
@@ -409,4 +439,18 @@ fn region(given: &Given<'_>) -> Result<String, String> {
         Err(BadPhone::UnknownRegion) => Err(format!("a two-letter country code is wanted, as GB, not \"{region}\"")),
         _ => Ok(region),
     }
+}
+
+fn shared_addresses(given: &Given<'_>) -> Result<SharedAddresses, String> {
+    let address = |text: String| match text.to_lowercase() {
+        text if text.matches('@').count() == 1 && !text.ends_with('@') && !text.contains(char::is_whitespace) => {
+            Ok(text)
+        }
+        text => Err(format!("an address, or a domain as @shop.example, is wanted, not \"{text}\"")),
+    };
+    given.list()?.into_iter().map(address).collect::<Result<_, _>>().map(SharedAddresses)
+}
+
+fn currency(given: &Given<'_>) -> Result<Currency, String> {
+    Currency::parse(&given.text()?).map_err(|e| e.to_string())
 }

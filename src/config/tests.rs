@@ -26,6 +26,7 @@ fn a_file_sets_and_the_environment_overrides() {
         send = true
         [people]
         default_region = "gb"
+        shared_addresses = ["Support@shop.example", "@till.example"]
     "#;
     let environment = [
         ("TILLSTREAM__MERCHANT__ID", "shop-2"),
@@ -43,6 +44,9 @@ fn a_file_sets_and_the_environment_overrides() {
     assert!(settings.activate.send);
     assert!(settings.klaviyo.api_key.is_none(), "an empty variable is as if it were not there");
     assert_eq!(settings.people.default_region.as_deref(), Some("GB"));
+    let shared = |address| settings.people.shared_addresses.hold(address);
+    assert!(shared("support@shop.example") && shared("ann@till.example"));
+    assert!(!shared("ann@shop.example") && !shared("ann@sub.till.example"));
 }
 
 #[test]
@@ -127,6 +131,10 @@ fn a_wrong_value_says_what_was_wanted() {
         (
             "[aliyun]\nwebhook_ips = [\"203.0.113.7\", \"all\"]",
             "shop.toml:2: aliyun.webhook_ips: IP addresses are wanted, as 203.0.113.7, not \"all\"",
+        ),
+        (
+            "[people]\nshared_addresses = [\"support\"]",
+            "shop.toml:2: people.shared_addresses: an address, or a domain as @shop.example, is wanted, not \"support\"",
         ),
         (
             "[people]\ndefault_region = \"Atlantis\"",

@@ -39,6 +39,7 @@ pub use self::{
     catalog::{Tables, View},
     error::{Kind, Place, SqlError},
     fence::MAX_LENGTH,
+    functions::Conversion,
     session::{Limits, Session, SessionOptions},
 };
 

@@ -1,4 +1,4 @@
-//! Reference tables that the product ships: `ref.decline_codes`, `ref.currencies`.
+//! Reference tables that the product ships: `ref.countries`, `ref.currencies`, `ref.decline_codes`.
 
 use std::sync::Arc;
 
@@ -14,15 +14,23 @@ use datafusion::{
 
 use crate::base::{Currency, decline};
 
-pub(super) const NAMES: [&str; 2] = ["ref.currencies", "ref.decline_codes"];
+pub(super) const NAMES: [&str; 3] = ["ref.countries", "ref.currencies", "ref.decline_codes"];
 
 /// The reference table of that name, if there is one.
 pub(super) fn table(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
     match name {
+        "ref.countries" => countries().map(Some),
         "ref.currencies" => currencies().map(Some),
         "ref.decline_codes" => decline_codes().map(Some),
         _ => Ok(None),
     }
+}
+
+/// `country`, two letters; `currency`, what people are paid in there, lower-case ISO code. One row a country.
+fn countries() -> Result<Arc<dyn TableProvider>> {
+    let (countries, currencies): (Vec<&str>, Vec<Currency>) = Currency::by_country().unzip();
+    let currencies = texts(currencies.iter().map(Currency::as_str));
+    memory(vec![("country", texts(countries.into_iter())), ("currency", currencies)])
 }
 
 /// `currency`, lower-case ISO code; `exponent`, decimal places of its major unit. One row a currency.

@@ -19,7 +19,8 @@ use super::{
     answer::{self, Answer},
     catalog::{Catalog, Tables, View},
     error::{Names, SqlError, explain},
-    fence, functions,
+    fence,
+    functions::{self, Conversion},
     overlay::Shape,
 };
 use crate::base::{Micros, Pseudonymizer};
@@ -47,6 +48,8 @@ pub struct SessionOptions {
     pub names: Pseudonymizer,
     /// How a national phone number is read where a query names no region.
     pub default_region: Option<String>,
+    /// For `fx` and `reporting_currency`.
+    pub money: Conversion,
     pub limits: Limits,
 }
 
@@ -63,9 +66,9 @@ pub struct Session {
 impl Session {
     /// `facts`: how the tables of facts are stored.
     pub(super) fn new(engine: Engine, options: SessionOptions, facts: Arc<Vec<Shape>>) -> Result<Session, SqlError> {
-        let SessionOptions { tables, views, as_of, zone, names, default_region, limits } = options;
+        let SessionOptions { tables, views, as_of, zone, names, default_region, money, limits } = options;
         let mut functions = SessionStateBuilder::new_from_existing(engine.inner.base.clone()).build();
-        functions::register_for_session(&mut functions, as_of, zone, names, default_region)
+        functions::register_for_session(&mut functions, as_of, zone, names, default_region, money)
             .map_err(|e| explain(&e, Names::default))?;
         let catalog = Arc::new(Catalog::new(tables, &views, facts, functions)?);
         let mut state = catalog.state();
@@ -194,6 +197,7 @@ pub(super) mod tests {
             zone: Tz::Europe__Paris,
             names: Pseudonymizer::new(&[7; 32]),
             default_region: Some("GB".to_owned()),
+            money: Conversion::default(),
             limits: Limits::default(),
         }
     }

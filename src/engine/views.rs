@@ -22,6 +22,7 @@ pub(super) fn built_in() -> HashMap<String, String> {
         ("core.mrr_movements", include_str!("../../sql/core/mrr_movements.sql")),
         ("core.orders", include_str!("../../sql/core/orders.sql")),
         ("core.people", include_str!("../../sql/core/people.sql")),
+        ("core.sessions", include_str!("../../sql/core/sessions.sql")),
         ("core.subscription_intervals", include_str!("../../sql/core/subscription_intervals.sql")),
         ("ops.webhook_deliveries", include_str!("../../sql/ops/webhook_deliveries.sql")),
     ]

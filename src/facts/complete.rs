@@ -182,9 +182,10 @@ impl Known<'_> {
     }
 
     /// A charge's total of refunds, less those that are rows of their own. What was refunded after the charge was seen, or
-    /// had failed before, is not in that total.
+    /// had failed before, is not in that total; of one that failed in the same second it is taken to be, as a total that had
+    /// fallen by it would be the smaller.
     fn uncounted(&self, total: i64) -> i64 {
-        let known = self.refunds(|at, failed_at| at <= self.at && failed_at.is_none_or(|f| f > self.at));
+        let known = self.refunds(|at, failed_at| at <= self.at && failed_at.is_none_or(|f| f >= self.at));
         i64::try_from(i128::from(total).saturating_sub(known).max(0)).unwrap_or(total)
     }
 

@@ -12,20 +12,21 @@ use super::{
     identity::IdentityClaim,
     json::Amount,
     klaviyo,
-    observation::{ObjectKey, Observation, Part},
+    observation::{Mark, ObjectKey, Observation, Part, Sight, Step},
     orders, own,
     people::{Phones, Someone},
     provider, storefront, stripe,
     table::Table,
 };
-use crate::base::{Currency, E164, Envelope, Micros, Pseudonymizer, Source};
+use crate::base::{Currency, E164, Envelope, Micros, Pseudonymizer, SharedAddresses, Source};
 
 /// Decodes envelopes of every source. Cheap to clone.
 #[derive(Clone)]
 pub struct Decoder {
-    names: Pseudonymizer,
-    default_region: Option<String>,
-    phones: Arc<Phones>,
+    pub(super) names: Pseudonymizer,
+    pub(super) default_region: Option<String>,
+    pub(super) shared: SharedAddresses,
+    pub(super) phones: Arc<Phones>,
 }
 
 /// What one event says.
@@ -76,8 +77,8 @@ pub enum DecodeError {
 
 impl Decoder {
     /// `default_region`: two letters, how to read a phone number that names no country.
-    pub fn new(names: Pseudonymizer, default_region: Option<String>) -> Decoder {
-        Decoder { names, default_region, phones: Arc::default() }
+    pub fn new(names: Pseudonymizer, default_region: Option<String>, shared: SharedAddresses) -> Decoder {
+        Decoder { names, default_region, shared, phones: Arc::default() }
     }
 
     pub fn decode(&self, envelope: &Envelope) -> Result<Decoded, DecodeError> {
@@ -128,7 +129,25 @@ impl<'a> Event<'a> {
     }
 
     pub fn someone(&self) -> Someone<'a> {
-        Someone::new(&self.decoder.names, &self.decoder.phones, self.decoder.default_region.as_deref())
+        Someone::new(self.decoder)
+    }
+
+    /// The object `id` as this event alone shows it, whole.
+    pub fn tell(&mut self, table: Table, id: &str, row: Row, marks: Vec<(Mark, Micros)>) {
+        let envelope = self.envelope;
+        let sight = Sight {
+            at: self.at(),
+            own: true,
+            whole: true,
+            step: Step::default(),
+            event_id: envelope.event_id.clone(),
+            event_digest: envelope.digest,
+            state: envelope.digest,
+            prior: None,
+            row,
+        };
+        let key = self.key(table, id);
+        self.decoded.observations.push(Observation { key, sight: Some(sight), marks, parts: Vec::new() });
     }
 
     pub fn ip_hash(&self, ip: Option<&str>) -> Option<String> {

@@ -74,6 +74,8 @@ pub struct Attributes {
     pub country: Option<String>,
     pub locale: Option<String>,
     pub timezone: Option<String>,
+    /// Of a payment that succeeded.
+    pub currency: Option<String>,
 }
 
 /// One event's word that these identifiers are one person's.
@@ -94,14 +96,14 @@ struct Node {
     identifier: Identifier,
     first_seen: Micros,
     last_seen: Micros,
-    /// email, phone, country, locale, timezone; each with when it was told.
-    told: [Told; 5],
+    /// email, phone, country, locale, timezone, currency; each with when it was told.
+    told: [Told; 6],
 }
 
 impl Node {
     fn of(claim: &IdentityClaim, identifier: &Identifier) -> Node {
         let a = &claim.attributes;
-        let told = [&a.email_hash, &a.phone_hash, &a.country, &a.locale, &a.timezone];
+        let told = [&a.email_hash, &a.phone_hash, &a.country, &a.locale, &a.timezone, &a.currency];
         let told = told.map(|value| value.clone().map(|v| (claim.at, v)));
         Node { identifier: identifier.clone(), first_seen: claim.at, last_seen: claim.at, told }
     }
@@ -283,7 +285,7 @@ impl Sets {
 }
 
 fn identity_row(node: &Node) -> Identity {
-    let [email_hash, phone_e164_hash, country, locale, timezone] =
+    let [email_hash, phone_e164_hash, country, locale, timezone, currency] =
         node.told.each_ref().map(|told| told.as_ref().map(|(_, value)| value.clone()));
     Identity {
         identity_id: node.identifier.id(),
@@ -295,6 +297,7 @@ fn identity_row(node: &Node) -> Identity {
         country,
         locale,
         timezone,
+        currency,
         first_seen_at: node.first_seen,
         last_seen_at: node.last_seen,
     }

@@ -63,6 +63,8 @@ object! {
     struct Subscriptions<'a> {
         email: Maybe<Channel<'a>>,
         sms: Maybe<Channel<'a>>,
+        mobile_push: Maybe<Channel<'a>>,
+        whatsapp: Maybe<Channel<'a>>,
     }
 }
 
@@ -70,6 +72,7 @@ object! {
     struct Channel<'a> {
         marketing: Maybe<Agreement<'a>>,
         transactional: Maybe<Agreement<'a>>,
+        conversational: Maybe<Agreement<'a>>,
     }
 }
 
@@ -81,6 +84,7 @@ object! {
         method: Text<'a>,
         can_receive_email_marketing: Flag,
         can_receive_sms_marketing: Flag,
+        can_receive_push_marketing: Flag,
         suppression: List<Maybe<Suppressed<'a>>>,
     }
 }
@@ -124,7 +128,7 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
 }
 
 /// The metrics that rows are made of, as the API names them.
-pub const METRICS: [&str; 15] = [
+pub const METRICS: [&str; 17] = [
     "Received Email",
     "Opened Email",
     "Clicked Email",
@@ -138,7 +142,9 @@ pub const METRICS: [&str; 15] = [
     "Clicked SMS",
     "Failed to Deliver SMS",
     "Unsubscribed from SMS Marketing",
+    "Unsubscribed from SMS",
     "Subscribed to SMS Marketing",
+    "Consented to Receive SMS",
     CHECKOUT_STARTED,
 ];
 const CHECKOUT_STARTED: &str = "Checkout Started";
@@ -152,11 +158,12 @@ fn message_kind(metric: &str) -> Option<(&'static str, &'static str)> {
         "Bounced Email" => ("email", "bounced"),
         "Dropped Email" => ("email", "failed"),
         "Marked Email as Spam" | "Unsubscribed from Email Marketing" => ("email", "unsubscribed"),
-        "Sent SMS" => ("sms", "sent"),
+        // By whom: the profile, to the shop's number.
+        "Sent SMS" => ("sms", "inbound"),
         "Received SMS" => ("sms", "delivered"),
         "Clicked SMS" => ("sms", "clicked"),
         "Failed to Deliver SMS" => ("sms", "failed"),
-        "Unsubscribed from SMS Marketing" => ("sms", "unsubscribed"),
+        "Unsubscribed from SMS Marketing" | "Unsubscribed from SMS" => ("sms", "unsubscribed"),
         _ => return None,
     })
 }
@@ -165,9 +172,9 @@ fn message_kind(metric: &str) -> Option<(&'static str, &'static str)> {
 fn consent_state(metric: &str) -> Option<(&'static str, &'static str)> {
     Some(match metric {
         "Subscribed to Email Marketing" => ("email", "subscribed"),
-        "Subscribed to SMS Marketing" => ("sms", "subscribed"),
+        "Subscribed to SMS Marketing" | "Consented to Receive SMS" => ("sms", "subscribed"),
         "Marked Email as Spam" | "Unsubscribed from Email Marketing" => ("email", "unsubscribed"),
-        "Unsubscribed from SMS Marketing" => ("sms", "unsubscribed"),
+        "Unsubscribed from SMS Marketing" | "Unsubscribed from SMS" => ("sms", "unsubscribed"),
         _ => return None,
     })
 }
@@ -265,11 +272,17 @@ fn profile(event: &mut Event, document: &Document) {
     let subscriptions = attributes.subscriptions.get();
     let channels = [
         ("email", email, subscriptions.and_then(|s| s.email.get())),
-        ("sms", phone, subscriptions.and_then(|s| s.sms.get())),
+        ("sms", phone.clone(), subscriptions.and_then(|s| s.sms.get())),
+        ("push", None, subscriptions.and_then(|s| s.mobile_push.get())),
+        ("whatsapp", phone, subscriptions.and_then(|s| s.whatsapp.get())),
     ];
     for (name, destination, channel) in channels {
         let Some(channel) = channel else { continue };
-        let agreements = [("marketing", channel.marketing.get()), ("transactional", channel.transactional.get())];
+        let agreements = [
+            ("marketing", channel.marketing.get()),
+            ("transactional", channel.transactional.get()),
+            ("conversational", channel.conversational.get()),
+        ];
         for (purpose, agreement) in agreements {
             if let Some(agreement) = agreement {
                 agreed(event, person.clone(), name, purpose, agreement, destination.as_deref());
@@ -306,7 +319,12 @@ fn agreed(
 ) {
     let time = |text: &Text| text.get().and_then(Micros::from_rfc3339);
     if let Some(state) = agreement.consent.get().map(str::to_ascii_lowercase) {
-        let barred = agreement.can_receive_email_marketing.0.or(agreement.can_receive_sms_marketing.0) == Some(false);
+        let may = [
+            agreement.can_receive_email_marketing,
+            agreement.can_receive_sms_marketing,
+            agreement.can_receive_push_marketing,
+        ];
+        let barred = may.iter().any(|may| may.0 == Some(false));
         let state = if barred && state == "subscribed" { "suppressed" } else { &state };
         let at = time(&agreement.last_updated).or(time(&agreement.consent_timestamp)).unwrap_or(event.at());
         let mut row = consent(event, person, channel, purpose, state, at);

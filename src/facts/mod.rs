@@ -21,6 +21,7 @@ mod orders;
 mod own;
 mod people;
 pub mod provider;
+mod rates;
 pub mod raw;
 pub mod replay;
 pub mod rows;

@@ -5,7 +5,7 @@ use super::{
     decode::Event,
     identity::IdentifierKind,
     json::{Amount, List, Maybe, Text, Whole, object},
-    observation::{Mark, Observation, Sight, Step},
+    observation::Mark,
     rows::{ImportedOrder, Refund},
     table::Table,
 };
@@ -48,7 +48,7 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
     let order: Order = event.read()?;
     let amount = event.required("amount", event.amount("amount", &order.amount)?)?;
     let currency = event.required("currency", event.currency("currency", order.currency.get())?)?;
-    let person = who(event, &order);
+    let person = who(event, &order, currency);
     if is_refund {
         refunded(event, &order, amount, currency, person)?;
     } else {
@@ -58,12 +58,13 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
     Ok(())
 }
 
-fn who(event: &mut Event, order: &Order) -> Option<PersonId> {
+fn who(event: &mut Event, order: &Order, currency: Currency) -> Option<PersonId> {
     let mut someone = event.someone();
     let country = someone.lives_in(order.country.get());
     someone.email(order.email.get());
     someone.phone(order.phone.get(), country.as_deref());
     someone.known_as(IdentifierKind::OrderRef, order.customer_ref.get());
+    someone.pays_in(currency);
     let person = someone.person();
     event.keep(someone);
     person
@@ -92,7 +93,7 @@ fn imported(
         source: "orders".to_owned(),
         order_ambiguous: false,
     };
-    saw(event, Table::ImportedOrders, id, row.into(), Vec::new());
+    event.tell(Table::ImportedOrders, id, row.into(), Vec::new());
     Ok(())
 }
 
@@ -125,23 +126,6 @@ fn refunded(
         order_ambiguous: false,
     };
     let marks = vec![(Mark::Succeeded, event.at())];
-    saw(event, Table::Refunds, id, row.into(), marks);
+    event.tell(Table::Refunds, id, row.into(), marks);
     Ok(())
-}
-
-fn saw(event: &mut Event, table: Table, id: &str, row: super::Row, marks: Vec<(Mark, crate::base::Micros)>) {
-    let envelope = event.envelope;
-    let sight = Sight {
-        at: event.at(),
-        own: true,
-        whole: true,
-        step: Step::default(),
-        event_id: envelope.event_id.clone(),
-        event_digest: envelope.digest,
-        state: envelope.digest,
-        prior: None,
-        row,
-    };
-    let key = event.key(table, id);
-    event.decoded.observations.push(Observation { key, sight: Some(sight), marks, parts: Vec::new() });
 }

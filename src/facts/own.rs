@@ -1,4 +1,4 @@
-//! Our own records: what became of the messages we sent, and whom we must not write to.
+//! Our own records: what became of the messages we sent, whom we must not write to, and what money was worth.
 //!
 //! Each record tells a part of a message's life. The furthest state leads, whatever came in which order, and what it
 //! leaves open is filled from the earlier ones.
@@ -8,6 +8,7 @@ use super::{
     decode::Event,
     json::{Text, Whole, object},
     observation::{Mark, Observation, Sight, Step},
+    rates,
     rows::Message,
     suppression::{self, Word},
     table::Table,
@@ -36,6 +37,10 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
         Some(("message", state)) => message(event, &record, state, at)?,
         Some(("suppression", "added")) => {
             suppression(event, &record, at)?;
+            true
+        }
+        Some(("fx", "rates")) => {
+            rates::decode(event)?;
             true
         }
         // What it brings stands in the event that it names: see `load`.

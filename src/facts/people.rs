@@ -8,10 +8,10 @@ use std::{
 };
 
 use super::{
-    Contact,
+    Contact, Decoder,
     identity::{Attributes, Identifier, IdentifierKind, IdentityClaim},
 };
-use crate::base::{E164, Micros, PersonId, Pseudonymizer, pseudonym::normal_email};
+use crate::base::{Currency, E164, Micros, PersonId, pseudonym::normal_email};
 
 /// Phones as people wrote them, and the numbers they are. Finding out takes longer than reading the rest of an event,
 /// and the same phone comes with every order of its owner's.
@@ -64,24 +64,25 @@ impl Generations {
 
 /// Gathers what one event tells of one person.
 pub(super) struct Someone<'a> {
-    names: &'a Pseudonymizer,
-    phones: &'a Phones,
-    default_region: Option<&'a str>,
+    by: &'a Decoder,
     identifiers: Vec<Identifier>,
     attributes: Attributes,
     contacts: Vec<Contact>,
 }
 
 impl<'a> Someone<'a> {
-    pub fn new(names: &'a Pseudonymizer, phones: &'a Phones, default_region: Option<&'a str>) -> Someone<'a> {
+    pub fn new(by: &'a Decoder) -> Someone<'a> {
         let (identifiers, contacts) = (Vec::new(), Vec::new());
-        Someone { names, phones, default_region, identifiers, attributes: Attributes::default(), contacts }
+        Someone { by, identifiers, attributes: Attributes::default(), contacts }
     }
 
-    /// An address that names the person. Its hash, where it is one.
+    /// An address that names the person, unless many share it. Its hash, where it is one.
     pub fn email(&mut self, address: Option<&str>) -> Option<String> {
         let plaintext = normal_email(address?)?;
-        let hash = self.names.email(&plaintext)?;
+        let hash = self.by.names.email(&plaintext)?;
+        if self.by.shared.hold(&plaintext) {
+            return Some(hash);
+        }
         self.attributes.email_hash = Some(hash.clone());
         self.add(IdentifierKind::Email, hash.clone());
         self.contacts.push(Contact { kind: "email", hash: hash.clone(), plaintext });
@@ -90,9 +91,9 @@ impl<'a> Someone<'a> {
 
     /// A phone, which is told of the person but never names them: families share one.
     pub fn phone(&mut self, text: Option<&str>, country: Option<&str>) -> Option<String> {
-        let region = country.filter(|c| c.len() == 2).or(self.default_region);
-        let phone = self.phones.parse(text?, region)?;
-        let hash = self.names.phone(&phone);
+        let region = country.filter(|c| c.len() == 2).or(self.by.default_region.as_deref());
+        let phone = self.by.phones.parse(text?, region)?;
+        let hash = self.by.names.phone(&phone);
         self.attributes.phone_hash = Some(hash.clone());
         self.contacts.push(Contact { kind: "phone", hash: hash.clone(), plaintext: phone.as_str().to_owned() });
         Some(hash)
@@ -100,7 +101,7 @@ impl<'a> Someone<'a> {
 
     /// Any other identifier.
     pub fn known_as(&mut self, kind: IdentifierKind, value: Option<&str>) -> Option<String> {
-        let hash = self.names.hash(kind.as_str(), value?);
+        let hash = self.by.names.hash(kind.as_str(), value?);
         self.add(kind, hash.clone());
         Some(hash)
     }
@@ -109,6 +110,11 @@ impl<'a> Someone<'a> {
         let country = country.filter(|c| c.len() == 2 && c.bytes().all(|b| b.is_ascii_alphabetic()))?;
         self.attributes.country = Some(country.to_ascii_uppercase());
         self.attributes.country.clone()
+    }
+
+    /// What they paid in.
+    pub fn pays_in(&mut self, currency: Currency) {
+        self.attributes.currency = Some(currency.as_str().to_owned());
     }
 
     pub fn speaks(&mut self, locale: Option<&str>) {
@@ -145,7 +151,7 @@ impl<'a> Someone<'a> {
 
     fn add(&mut self, kind: IdentifierKind, hash: String) {
         if !self.identifiers.iter().any(|i| i.kind == kind && i.value_hash == hash) {
-            self.identifiers.push(Identifier::new(self.names, kind, hash));
+            self.identifiers.push(Identifier::new(&self.by.names, kind, hash));
         }
     }
 

@@ -35,6 +35,7 @@ pub enum Table {
     BalanceTransactions,
     EarlyFraudWarnings,
     Reviews,
+    FxRates,
 }
 
 static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
@@ -46,7 +47,7 @@ static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
 });
 
 impl Table {
-    pub const ALL: [Table; 25] = [
+    pub const ALL: [Table; 26] = [
         Table::PaymentIntents,
         Table::PaymentAttempts,
         Table::Charges,
@@ -72,6 +73,7 @@ impl Table {
         Table::BalanceTransactions,
         Table::EarlyFraudWarnings,
         Table::Reviews,
+        Table::FxRates,
     ];
 
     /// With its schema, as SQL names it.
@@ -139,6 +141,7 @@ impl Table {
             Table::BalanceTransactions => ("core.balance_transactions", "balance_transaction_id", "created_at"),
             Table::EarlyFraudWarnings => ("core.early_fraud_warnings", "early_fraud_warning_id", "created_at"),
             Table::Reviews => ("core.reviews", "review_id", "created_at"),
+            Table::FxRates => ("ref.fx_rates", "rate_id", "fetched_at"),
         }
     }
 }

@@ -382,7 +382,7 @@ pub fn all_rows(folder: &Folder) -> impl Iterator<Item = Result<Stamped, LoadErr
 mod tests {
     use super::*;
     use crate::{
-        base::{Micros, Pseudonymizer, Source},
+        base::{Micros, Pseudonymizer, SharedAddresses, Source},
         tests::facts::envelope,
     };
 
@@ -427,7 +427,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let store = Store::open(&dir.path().join("state")).unwrap();
             let vault = Vault::new(&store, &[7; 32]).unwrap();
-            let decoder = Decoder::new(Pseudonymizer::new(&[7; 32]), None);
+            let decoder = Decoder::new(Pseudonymizer::new(&[7; 32]), None, SharedAddresses::default());
             Home { folder: Folder::open(&store, vault, decoder, "m").unwrap(), store, _dir: dir }
         }
 

@@ -6,6 +6,7 @@
 mod backfill;
 mod doctor;
 mod error;
+mod fx;
 mod ingest;
 mod lock;
 mod quarantine;
@@ -41,8 +42,8 @@ pub use self::{
 };
 use crate::{
     activate::{Activator, Rooms},
-    base::{Micros, Progress, Pseudonymizer, progress::Silent, time::DAY},
-    config::Settings,
+    base::{Micros, Progress, Pseudonymizer, fx::CurrentRates, progress::Silent, time::DAY},
+    config::{self, Settings},
     engine::{Engine, Limits, Session},
     facts::Decoder,
     lake::Lake,
@@ -73,6 +74,8 @@ pub struct Instance {
     /// Files and backfills that are being taken in.
     taking: AtomicUsize,
     backfills: Backfills,
+    /// What `fx()` converts by.
+    rates: CurrentRates,
     store: Store,
     /// Released last.
     _lock: DirLock,
@@ -105,7 +108,7 @@ impl Instance {
         let lake = Lake::open(&dir.join("lake")).await?;
         let log = EventLog::of(&settings.log, &dir.join("log"), &store, load::raw_end(&lake))?;
         let vault = Vault::new(&store, &privacy_key)?;
-        let decoder = Decoder::new(names.clone(), settings.people.default_region.clone());
+        let decoder = decoder(&names, &settings.people);
         let folder = Folder::open(&store, vault.clone(), decoder, &settings.merchant.id)?;
         let loader = Loader::open(log.clone(), lake.clone(), store.clone(), folder)?;
         let must_rebuild = loader.must_rebuild()?;
@@ -116,6 +119,7 @@ impl Instance {
         })?;
         let rooms = Rooms { store: store.clone(), log: log.clone(), vault, lake: lake.clone(), names: names.clone() };
         let activator = Activator::open(rooms, &settings, project.clone(), Micros::now())?;
+        let rates = CurrentRates::default();
         let runner = Runner::new(
             engine,
             lake.clone(),
@@ -123,6 +127,8 @@ impl Instance {
                 zone: settings.merchant.timezone,
                 names: names.clone(),
                 default_region: settings.people.default_region.clone(),
+                rates: rates.clone(),
+                reporting_currency: settings.people.reporting_currency,
             },
         );
         let instance = Instance {
@@ -130,6 +136,7 @@ impl Instance {
             runs: store.keyspace("runs")?,
             taking: AtomicUsize::new(0),
             backfills: Backfills::open(&store)?,
+            rates,
             settings,
             privacy_key,
             names,
@@ -147,6 +154,7 @@ impl Instance {
             tracing::warn!("{why}: tables and state are made again from raw.events");
             instance.rebuild(&[], &Silent).await?;
         }
+        instance.read_rates().await?;
         // Not before the identities of all that was ever held are known again.
         instance.log.follow()?;
         Ok(instance)
@@ -160,6 +168,10 @@ impl Instance {
     fn take_in(&self) -> TakingIn<'_> {
         self.taking.fetch_add(1, Ordering::AcqRel);
         TakingIn(&self.taking)
+    }
+
+    fn decoder(&self) -> Decoder {
+        decoder(&self.names, &self.settings.people)
     }
 
     pub fn settings(&self) -> &Settings {
@@ -240,6 +252,10 @@ impl Instance {
         telemetry::upkept(done.files_merged as u64, done.files_deleted as u64, done.bytes_written);
         Ok(())
     }
+}
+
+fn decoder(names: &Pseudonymizer, people: &config::People) -> Decoder {
+    Decoder::new(names.clone(), people.default_region.clone(), people.shared_addresses.clone())
 }
 
 /// See [`Instance::take_in`].

@@ -106,7 +106,7 @@ impl Instance {
         for id in ids {
             done.already += u64::from(self.set_aside(*id).await?.taken_in);
         }
-        let decoder = Decoder::new(self.names.clone(), self.settings.people.default_region.clone());
+        let decoder = self.decoder();
         progress.begin("Decoding again", None, "rows");
         let mut after = None;
         loop {

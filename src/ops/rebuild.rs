@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{Instance, OpsError};
 use crate::{
     base::{Progress, suggest},
-    facts::{Decoder, Table},
+    facts::Table,
     load::{Refolded, Until, refold},
 };
 
@@ -27,7 +27,7 @@ impl Instance {
         static REFOLDS: AtomicU64 = AtomicU64::new(0);
         let scratch = self.dir.join("tmp").join(format!("refold-{}", REFOLDS.fetch_add(1, Ordering::Relaxed)));
         std::fs::create_dir_all(&scratch).map_err(|e| OpsError::dir("make", &scratch, e))?;
-        let decoder = Decoder::new(self.names.clone(), self.settings.people.default_region.clone());
+        let decoder = self.decoder();
         let facts = (decoder, self.settings.merchant.id.as_str());
         Ok(refold(&self.lake.snapshot(), until, &scratch, &self.privacy_key, facts, progress).await?)
     }

@@ -51,6 +51,9 @@ impl Instance {
         full: bool,
         progress: &dyn Progress,
     ) -> Result<Ran, OpsError> {
+        if let Err(error) = self.refresh_rates().await {
+            tracing::error!("{error}; those from before are used");
+        }
         self.load(progress).await?;
         let as_of =
             time.as_of.as_deref().map(|text| Micros::parse(text, self.settings.merchant.timezone)).transpose()?;

@@ -18,8 +18,8 @@ use super::{
     work::Work,
 };
 use crate::{
-    base::{Micros, Pseudonymizer, progress::Progress},
-    engine::{Engine, Limits, Session, SessionOptions, SqlError, Tables, View},
+    base::{Currency, Micros, Pseudonymizer, fx::CurrentRates, progress::Progress},
+    engine::{Conversion, Engine, Limits, Session, SessionOptions, SqlError, Tables, View},
     lake::{Lake, LakeError},
 };
 
@@ -40,6 +40,8 @@ pub struct Settings {
     pub zone: Tz,
     pub names: Pseudonymizer,
     pub default_region: Option<String>,
+    pub rates: CurrentRates,
+    pub reporting_currency: Option<Currency>,
 }
 
 /// What to run.
@@ -87,7 +89,7 @@ impl Runner {
     }
 
     pub(super) fn session_with(&self, views: Vec<View>, as_of: Micros, limits: Limits) -> Result<Session, SqlError> {
-        let Settings { zone, names, default_region } = self.settings.clone();
+        let Settings { zone, names, default_region, rates, reporting_currency } = self.settings.clone();
         let tables = self.over.clone().unwrap_or_else(|| self.lake.snapshot());
         self.engine.session(SessionOptions {
             tables,
@@ -96,6 +98,7 @@ impl Runner {
             zone,
             names,
             default_region,
+            money: Conversion { rates: rates.get(), reporting: reporting_currency },
             limits,
         })
     }

@@ -16,6 +16,7 @@ mod kafka;
 mod klaviyo;
 mod lines;
 pub mod orders;
+pub mod rates;
 mod rejected;
 mod signature;
 mod storefront;

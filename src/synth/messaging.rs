@@ -101,11 +101,12 @@ impl World {
             return;
         }
         if message.sms {
-            self.klaviyo(&person, "Sent SMS", at, &message);
             let arrives = self.dice.chance(0.96);
             let metric = if arrives { "Received SMS" } else { "Failed to Deliver SMS" };
             self.klaviyo(&person, metric, at + 4 * SECOND, &message);
             if arrives && self.dice.chance(0.02) {
+                // They text STOP.
+                self.klaviyo(&person, "Sent SMS", at + 39 * SECOND, &message);
                 self.unsubscribe(&person, &message, at + 40 * SECOND);
             }
         } else if self.dice.chance(0.011) {

@@ -160,7 +160,7 @@ impl Truth {
             "Opened Email" => "opened",
             "Clicked Email" => "clicked",
             "Bounced Email" => "bounced",
-            "Sent SMS" => "sent",
+            "Sent SMS" => "inbound",
             "Failed to Deliver SMS" => "failed",
             _ => "unsubscribed",
         };

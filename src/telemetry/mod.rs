@@ -145,3 +145,10 @@ pub fn unhandled_type(events: u64) {
 pub fn message(channel: &'static str, state: &'static str) {
     counter!("tillstream_messages_total", "channel" => channel, "state" => state).increment(1);
 }
+
+/// Of the newest exchange rate, in days; none yet is not told.
+pub fn fx_age(days: Option<i64>) {
+    if let Some(days) = days {
+        gauge!("tillstream_fx_rate_age_days").set(days as f64);
+    }
+}

@@ -60,7 +60,13 @@ fn merge(old: &str, new: &str) -> Stamped {
 #[tokio::test]
 async fn a_person_is_what_linked_identifiers_say_of_them() {
     let identities = vec![
-        identity("email", "per_a", 20, 30, json!({"email_hash": "late", "country": "FR", "locale": "fr"})),
+        identity(
+            "email",
+            "per_a",
+            20,
+            30,
+            json!({"email_hash": "late", "country": "FR", "locale": "fr", "currency": "eur"}),
+        ),
         identity("customer", "per_b", 10, 40, json!({"email_hash": "early", "country": "GB"})),
         identity("anonymous", "per_c", 5, 50, json!({"timezone": "Europe/Paris"})),
         identity("anonymous", "per_d", 5, 50, json!({"phone_e164_hash": "phone"})),
@@ -79,11 +85,65 @@ async fn a_person_is_what_linked_identifiers_say_of_them() {
                 "per_a,early,GB,fr,Europe/Paris,1970-01-01T00:00:00.000005Z,1970-01-01T00:00:00.000050Z",
             ),
             (
-                "SELECT person_id, country, livemode FROM core.people ORDER BY 1, 3",
-                "per_a,US,false per_a,GB,true per_d,,true",
+                "SELECT person_id, country, currency, livemode FROM core.people ORDER BY 1, 4",
+                "per_a,US,usd,false per_a,GB,eur,true per_d,,,true",
             ),
             ("SELECT phone_e164_hash FROM core.people WHERE person_id = 'per_d'", "phone"),
             ("SELECT count(DISTINCT person_id) FROM core.identities WHERE livemode", "2"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_ends_with_half_an_hour_of_nothing() {
+    const MINUTE: i64 = 60_000_000;
+    let page = |id: &str, person: Option<&str>, minute: i64, path: &str| {
+        stamped::<rows::PageView>(
+            1,
+            json!({"event_id": id, "person_id": person, "occurred_at": minute * MINUTE, "path": path,
+                "referrer_host": (path == "/b").then_some("search.example"), "source": "storefront"}),
+        )
+    };
+    let cart = |id: &str, person: &str, minute: i64, kind: &str| {
+        stamped::<rows::CartEvent>(
+            1,
+            json!({"event_id": id, "person_id": person, "occurred_at": minute * MINUTE, "kind": kind, "source": "storefront"}),
+        )
+    };
+    let product = stamped::<rows::ProductView>(
+        1,
+        json!({"event_id": "e2", "person_id": "per_b", "occurred_at": 30 * MINUTE, "source": "storefront"}),
+    );
+    let pages = vec![
+        page("e1", Some("per_a"), 0, "/a"),
+        page("e4", Some("per_a"), 90, "/b"),
+        page("e5", Some("per_c"), 0, "/c"),
+        page("e6", None, 0, "/d"),
+    ];
+    let carts = vec![
+        cart("e3", "per_a", 60, "added"),
+        cart("e7", "per_a", 121, "checkout_started"),
+        cart("e8", "per_a", 122, "ordered"),
+        cart("e9", "per_c", 500, "ordered"),
+    ];
+    let tables = Memory::default()
+        .with_rows("core.page_views", Table::PageViews, pages)
+        .with_rows("core.product_views", Table::ProductViews, vec![product])
+        .with_rows("core.cart_events", Table::CartEvents, carts)
+        .with_rows("core.person_merges", Table::PersonMerges, vec![merge("per_b", "per_a")]);
+    answers(
+        tables,
+        &[
+            (
+                "SELECT session_id, person_id, date_part('epoch', ended_at - started_at) / 60 AS minutes, page_views,
+                    product_views, cart_additions, checkout_started, ordered, landing_path, referrer_host
+                FROM core.sessions ORDER BY 1",
+                // Half an hour is not too long, a minute more is.
+                "e1,per_a,90.0,2,1,1,false,false,/a,search.example e5,per_c,0.0,1,0,0,false,false,/c, \
+                 e7,per_a,1.0,0,0,0,true,true,,",
+            ),
+            ("SELECT count(*) FROM core.sessions WHERE person_id = 'per_a'", "2"),
         ],
     )
     .await;
@@ -332,7 +392,7 @@ async fn tables_are_empty_before_anything_was_written() {
     let queries: Vec<(&str, &str)> = queries.iter().map(|q| (q.as_str(), "0")).collect();
     answers(Memory::default(), &queries).await;
     answers(Memory::default(), &[("SELECT count(*) FROM core.people", "0"), ("SELECT * FROM core.orders", "")]).await;
-    for view in ["invoice_taxes", "fee_details", "subscription_intervals", "mrr_movements"] {
+    for view in ["invoice_taxes", "fee_details", "sessions", "subscription_intervals", "mrr_movements"] {
         answers(Memory::default(), &[(&format!("SELECT count(*) FROM core.{view}"), "0")]).await;
     }
     answers(Memory::default(), &[("SELECT count(*) FROM raw.events", "0"), ("SELECT * FROM raw.quarantine", "")]).await;

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use crate::{
     base::{Micros, Pseudonymizer},
     engine::{
-        Engine, Kind, Limits, Session, SessionOptions, Settings, SqlError, Tables, View,
+        Conversion, Engine, Kind, Limits, Session, SessionOptions, Settings, SqlError, Tables, View,
         output::{self, Format},
     },
 };
@@ -48,6 +48,7 @@ pub fn options(limits: Limits) -> SessionOptions {
         zone: Tz::UTC,
         names: Pseudonymizer::new(&[7; 32]),
         default_region: None,
+        money: Conversion::default(),
         limits,
     }
 }

@@ -10,7 +10,7 @@ use datafusion::prelude::SessionContext;
 use serde_json::json;
 
 use crate::{
-    base::{Envelope, Micros, Pseudonymizer, Source, progress::Silent},
+    base::{Envelope, Micros, Pseudonymizer, SharedAddresses, Source, progress::Silent},
     facts::Decoder,
     lake::{Lake, Snapshot, changes_of},
     load::{Folder, Loader, Until, refold},
@@ -30,7 +30,7 @@ struct Rooms {
 }
 
 fn decoder() -> Decoder {
-    Decoder::new(Pseudonymizer::new(&KEY), None)
+    Decoder::new(Pseudonymizer::new(&KEY), None, SharedAddresses::default())
 }
 
 async fn open(dir: &Path) -> Rooms {

@@ -66,6 +66,7 @@ impl Shop {
                 views: Arc::new(views),
                 names: Pseudonymizer::new(&[7; 32]),
                 default_region: None,
+                money: Default::default(),
                 limits: Limits::default(),
             })
             .unwrap();

@@ -28,7 +28,13 @@ impl Shop {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::new(crate::engine::Settings::new(dir.path().join("tmp"))).unwrap();
         let lake = Lake::open(&dir.path().join("lake")).await.unwrap();
-        let settings = Settings { zone: Tz::UTC, names: Pseudonymizer::new(&[7; 32]), default_region: None };
+        let settings = Settings {
+            zone: Tz::UTC,
+            names: Pseudonymizer::new(&[7; 32]),
+            default_region: None,
+            rates: Default::default(),
+            reporting_currency: None,
+        };
         fs::create_dir_all(dir.path().join("own")).unwrap();
         Shop { runner: Runner::new(engine, lake.clone(), settings), lake, dir, version: 0 }
     }

@@ -5,11 +5,14 @@
 
 mod checked_sum;
 mod funnel;
+mod fx;
 mod guarded;
 mod money;
 mod text;
 mod time;
 mod window_funnel;
+
+use std::sync::Arc;
 
 use chrono_tz::Tz;
 use datafusion::{
@@ -19,7 +22,7 @@ use datafusion::{
 };
 use datafusion_functions_json::udfs::json_union_to_text_udf;
 
-use crate::base::{Micros, Pseudonymizer};
+use crate::base::{Currency, Micros, Pseudonymizer, fx::Rates};
 
 /// Functions that are the same in every session.
 pub(super) fn register_shared(state: &mut SessionState) -> Result<()> {
@@ -34,6 +37,13 @@ pub(super) fn register_shared(state: &mut SessionState) -> Result<()> {
     Ok(())
 }
 
+/// How amounts of one currency become such of another.
+#[derive(Debug, Clone, Default)]
+pub struct Conversion {
+    pub rates: Arc<Rates>,
+    pub reporting: Option<Currency>,
+}
+
 /// Functions that depend on who asks and when.
 pub(super) fn register_for_session(
     state: &mut SessionState,
@@ -41,7 +51,10 @@ pub(super) fn register_for_session(
     zone: Tz,
     names: Pseudonymizer,
     default_region: Option<String>,
+    money: Conversion,
 ) -> Result<()> {
+    state.register_udf(ScalarUDF::from(fx::Fx::new(money.rates)).into())?;
+    state.register_udf(ScalarUDF::from(fx::ReportingCurrency::new(money.reporting)).into())?;
     state.register_udf(ScalarUDF::from(time::AsOf::new(as_of)).into())?;
     state.register_udf(ScalarUDF::from(time::LocalDate::new(zone)).into())?;
     for function in text::for_session(names, default_region) {

@@ -68,7 +68,7 @@ row! {
         message_id: String,
         person_id: Option<PersonId>,
         channel: String,
-        /// `sent`, `delivered`, `opened`, `clicked`, `bounced`, `unsubscribed` or `failed`.
+        /// `delivered`, `opened`, `clicked`, `bounced`, `unsubscribed`, `failed`, or `inbound`: a text that the person wrote.
         kind: String,
         campaign: Option<String>,
         flow: Option<String>,

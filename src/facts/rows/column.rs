@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray},
-    datatypes::{DataType, Field, TimeUnit},
+    array::{ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray},
+    datatypes::{DataType, Date32Type, Field, TimeUnit},
 };
+use chrono::NaiveDate;
 
 use crate::base::{Currency, Micros, PersonId};
 
@@ -115,6 +116,17 @@ impl Cell for bool {
 
     fn array<'a>(values: impl Iterator<Item = Option<&'a bool>>) -> ArrayRef {
         Arc::new(BooleanArray::from_iter(values.map(Option::<&bool>::copied)))
+    }
+}
+
+/// Days since 1970-01-01.
+impl Cell for NaiveDate {
+    fn data_type() -> DataType {
+        DataType::Date32
+    }
+
+    fn array<'a>(values: impl Iterator<Item = Option<&'a NaiveDate>>) -> ArrayRef {
+        Arc::new(Date32Array::from_iter(values.map(|v| v.map(|day| Date32Type::from_naive_date(*day)))))
     }
 }
 

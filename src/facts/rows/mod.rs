@@ -9,6 +9,7 @@ pub mod billing;
 pub mod column;
 pub mod payments;
 pub mod people;
+pub mod rates;
 pub mod risk;
 mod unpack;
 
@@ -21,7 +22,7 @@ use arrow::{
 };
 use serde::{Deserialize, Serialize, de::SeqAccess};
 
-pub use self::{balance::*, behaviour::*, billing::*, payments::*, people::*, risk::*};
+pub use self::{balance::*, behaviour::*, billing::*, payments::*, people::*, rates::*, risk::*};
 use super::Table;
 use crate::base::Offset;
 
@@ -141,6 +142,7 @@ rows! {
     BalanceTransactions: BalanceTransaction,
     EarlyFraudWarnings: EarlyFraudWarning,
     Reviews: Review,
+    FxRates: FxRate,
 }
 
 /// A row, the world it belongs to, and the last log offset that it is true to.

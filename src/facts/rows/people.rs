@@ -16,6 +16,8 @@ row! {
         country: Option<String>,
         locale: Option<String>,
         timezone: Option<String>,
+        /// That they paid in last.
+        currency: Option<String>,
         first_seen_at: Micros,
         last_seen_at: Micros,
     }

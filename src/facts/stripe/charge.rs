@@ -188,6 +188,9 @@ impl Charge<'_> {
         let email_hash = someone.email(email);
         let phone_hash = someone.phone(phone, billing_country.as_deref());
         someone.known_as(IdentifierKind::Customer, self.customer.id());
+        if self.status() == "succeeded" {
+            someone.pays_in(currency);
+        }
         if let Some(metadata) = self.metadata.get() {
             metadata.name_payer(&mut someone);
         }
@@ -219,7 +222,8 @@ impl Charge<'_> {
             balance_transaction_id: self.balance_transaction.id_owned(),
             captured: self.is_captured(),
             refunded: self.refunded.is_true(),
-            disputed: self.disputed.is_true() || !matches!(self.dispute, Reference::Nothing),
+            // Versions without the flag name the dispute alone.
+            disputed: self.disputed.0.unwrap_or(!matches!(self.dispute, Reference::Nothing)),
             failure_code: self.failure_code.owned(),
             payment_intent_id: self.payment_intent.id_owned(),
             invoice_id: self.invoice.id_owned(),

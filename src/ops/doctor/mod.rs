@@ -40,6 +40,7 @@ impl Instance {
         let mut findings = vec![self.disk(), self.permissions(), clock(), self.log_finding(), self.backlog()];
         findings.extend([self.tables_finding(), self.files().await, self.set_aside_finding().await]);
         findings.extend([self.stripe(), self.receivers()]);
+        findings.extend(self.rates_finding());
         findings.extend(self.apis().await);
         findings.extend(self.providers().await);
         findings.extend([self.pipelines().await, self.runs().await, self.held_segments().await, self.messages()]);
@@ -239,7 +240,7 @@ impl Finding {
         Finding::new(subject, false, found, remedy)
     }
 
-    fn new(subject: &str, ok: bool, found: String, remedy: &str) -> Finding {
+    pub(super) fn new(subject: &str, ok: bool, found: String, remedy: &str) -> Finding {
         let remedy = if ok { String::new() } else { remedy.to_owned() };
         Finding { subject: subject.to_owned(), ok, found, remedy }
     }

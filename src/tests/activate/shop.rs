@@ -121,6 +121,7 @@ impl Shop {
             country: Some("GB".to_owned()),
             locale: None,
             timezone: Some("Europe/London".to_owned()),
+            currency: None,
             first_seen_at: seen,
             last_seen_at: seen,
         });
@@ -334,6 +335,7 @@ impl Run {
             zone: Tz::UTC,
             names: self.names.clone(),
             default_region: None,
+            money: Default::default(),
             limits: Limits::default(),
         };
         self.engine.session(options).unwrap()

@@ -14,6 +14,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Life {
     pub events: Vec<Value>,
+    /// Of each event the moment, in seconds and parts of them, of which it tells the whole ones.
+    pub moments: Vec<f64>,
     pub status: &'static str,
     pub attempts: i64,
     pub succeeded_at: Option<i64>,
@@ -21,7 +23,8 @@ pub struct Life {
 
 /// Where the intent stands while it is told.
 struct Teller {
-    now: i64,
+    now: f64,
+    moments: Vec<f64>,
     intent: &'static str,
     status: &'static str,
     latest_charge: Option<String>,
@@ -40,16 +43,18 @@ pub fn life(choices: &[(u8, u8)]) -> Life {
     let mut now = START;
     // 60% of steps fall into the same second.
     let wait = |wait: u8| if wait % 10 < 6 { 0 } else { 1 + i64::from(wait % 7) };
-    life_of(choices.iter().map(|(what, waits)| {
+    let steps = choices.iter().map(|(what, waits)| {
         now += wait(*waits);
-        (*what, now)
-    }))
+        (*what, now as f64)
+    });
+    life_of(START as f64, steps)
 }
 
-/// A life from what happens and when, in seconds.
-pub fn life_of(steps: impl IntoIterator<Item = (u8, i64)>) -> Life {
+/// A life from when it begins, what happens and when, in seconds and parts of them.
+pub fn life_of(began: f64, steps: impl IntoIterator<Item = (u8, f64)>) -> Life {
     let mut t = Teller {
-        now: START,
+        now: began,
+        moments: Vec::new(),
         intent: "pi_1",
         status: "requires_payment_method",
         latest_charge: None,
@@ -77,7 +82,7 @@ pub fn life_of(steps: impl IntoIterator<Item = (u8, i64)>) -> Life {
             _ => {}
         }
     }
-    Life { events: t.events, status: t.status, attempts: t.attempts, succeeded_at: t.succeeded_at }
+    Life { events: t.events, moments: t.moments, status: t.status, attempts: t.attempts, succeeded_at: t.succeeded_at }
 }
 
 impl Teller {
@@ -127,7 +132,7 @@ impl Teller {
         self.error = Value::Null;
         self.received = 1000;
         self.capturable = 0;
-        self.succeeded_at = Some(self.now);
+        self.succeeded_at = Some(self.now as i64);
         self.tell("payment_intent.succeeded");
     }
 
@@ -144,11 +149,12 @@ impl Teller {
 
     fn tell(&mut self, kind: &str) {
         let n = self.events.len();
-        let canceled_at = (self.status == "canceled").then_some(self.now);
+        self.moments.push(self.now);
+        let canceled_at = (self.status == "canceled").then_some(self.now as i64);
         self.events.push(json!({
             // Ids say nothing on the order.
             "id": format!("evt_{:04}", (n * 7919 + 13) % 10_000), "object": "event", "api_version": "2025-03-31.basil",
-            "created": self.now, "livemode": true, "type": kind, "request": {"id": format!("req_{n}")},
+            "created": self.now as i64, "livemode": true, "type": kind, "request": {"id": format!("req_{n}")},
             "data": {"object": {
                 "id": self.intent, "object": "payment_intent", "amount": 1000, "currency": "usd", "created": START,
                 "amount_received": self.received, "amount_capturable": self.capturable, "status": self.status,

@@ -21,12 +21,17 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    base::{Digest, Envelope, Micros, Offset, Pseudonymizer, Source, Via},
+    base::{Digest, Envelope, Micros, Offset, Pseudonymizer, SharedAddresses, Source, Via},
     facts::{Decoded, Decoder, ObjectKey, ObjectState, Row},
 };
 
 pub fn decoder() -> Decoder {
-    Decoder::new(names(), Some("US".to_owned()))
+    decoder_where(SharedAddresses::default())
+}
+
+/// Where many people order with these addresses.
+pub fn decoder_where(shared: SharedAddresses) -> Decoder {
+    Decoder::new(names(), Some("US".to_owned()), shared)
 }
 
 pub fn names() -> Pseudonymizer {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use serde_json::json;
 
-use super::{names, seconds};
+use super::{decoder_where, event, names, seconds, stripe_envelope};
 use crate::{
-    base::PersonId,
+    base::{PersonId, SharedAddresses},
     facts::identity::{Attributes, Component, Identifier, IdentifierKind, IdentityClaim},
     tests::cases,
 };
@@ -116,4 +117,25 @@ fn a_claim_that_comes_late_sets_the_merge_where_it_belongs() {
     assert_eq!((ann.person_id.clone(), ann.country.as_deref()), (email.seed.clone(), Some("FR")));
     assert_eq!((ann.first_seen_at, ann.last_seen_at), (seconds(20), seconds(50)));
     assert_eq!(ann.identity_id, format!("email:{}", email.value_hash));
+}
+
+#[test]
+fn an_address_that_many_share_makes_nobody_one_person() {
+    let (open, shared) = (SharedAddresses::default(), SharedAddresses(vec!["@shop.example".to_owned()]));
+    let bought = |shared: &SharedAddresses, customer: &str, email: &str| {
+        let object = json!({"id": format!("ch_{customer}"), "object": "charge", "amount": 1000, "currency": "eur",
+            "created": 50, "customer": customer, "paid": true, "status": "succeeded", "captured": true,
+            "billing_details": {"email": email, "address": {"country": "FR"}}});
+        let paid = event("evt_1", "charge.succeeded", 50, json!({"object": object}));
+        decoder_where(shared.clone()).decode(&stripe_envelope(&paid)).unwrap().claims.remove(0)
+    };
+    let persons = |shared: &SharedAddresses, email: &str| {
+        learn(&[bought(shared, "cus_1", email), bought(shared, "cus_2", email)]).len()
+    };
+    assert_eq!(persons(&open, "Desk@shop.example"), 1);
+    assert_eq!(persons(&shared, "Desk@shop.example"), 2);
+    assert_eq!(persons(&shared, "ann@example.com"), 1);
+    let desk = bought(&shared, "cus_1", "desk@shop.example");
+    assert_eq!(desk.attributes.email_hash, None, "nobody is written to there");
+    assert_eq!((desk.attributes.currency.as_deref(), desk.attributes.country.as_deref()), (Some("eur"), Some("FR")));
 }

@@ -8,7 +8,8 @@ use crate::{facts::Row, tests::cases};
 
 const AMOUNT: i64 = 1000;
 
-/// A refund: how much of what is left, in tenths, whether it fails after all, and whether the charge's event tells.
+/// A refund: how much of what is left, in tenths, whether it fails after all, and whether a charge's event tells of that, at
+/// once.
 type Choice = (i64, bool, bool);
 
 struct Life {
@@ -32,7 +33,8 @@ fn life(choices: &[Choice]) -> Life {
         events.push(event(&format!("evt_made_{n}"), "refund.created", now, refund("succeeded")));
         events.push(event(&format!("evt_told_{n}"), "charge.refunded", now, json!({"object": charge(refunded)})));
         if *fails {
-            now += 1;
+            // In the same second, at times.
+            now += i64::from(!*told);
             refunded -= amount;
             events.push(event(&format!("evt_failed_{n}"), "refund.failed", now, refund("failed")));
             if *told {

@@ -1,5 +1,7 @@
 //! Klaviyo, the shop's pages, past orders, our own records.
 
+use serde_json::json;
+
 use super::{decoder, envelope, folded, names, seconds};
 use crate::{
     base::{Offset, Source},
@@ -30,6 +32,13 @@ fn what_klaviyo_says_of_a_message_is_a_row_of_its_person() {
     let left = read(Source::Klaviyo, "Unsubscribed from Email Marketing", &text);
     assert_eq!(only!(left.rows, MessageEvent).kind, "unsubscribed");
     assert_eq!(only!(left.rows, Consent).state, "unsubscribed");
+    let said = |metric| only!(read(Source::Klaviyo, metric, &text).rows, Consent).state;
+    assert_eq!(
+        (said("Unsubscribed from SMS").as_str(), said("Consented to Receive SMS").as_str()),
+        ("unsubscribed", "subscribed")
+    );
+    // Klaviyo calls a text that the profile wrote a sent one.
+    assert_eq!(only!(read(Source::Klaviyo, "Sent SMS", &text).rows, MessageEvent).kind, "inbound");
     let started = read(Source::Klaviyo, "Checkout Started", &text);
     let cart = only!(started.rows, CartEvent);
     assert_eq!(
@@ -68,6 +77,33 @@ fn a_profile_says_what_was_agreed_to_and_what_must_not_be_written_to() {
     // A country by its name is no code.
     assert_eq!(attributes.country, None);
     assert!(attributes.phone_hash.is_some());
+}
+
+#[test]
+fn a_profile_agrees_by_channel_and_purpose() {
+    let agreement = |consent: &str| json!({"consent": consent, "consent_timestamp": "2026-01-02T00:00:00+00:00"});
+    let mut push = agreement("SUBSCRIBED");
+    push["can_receive_push_marketing"] = json!(false);
+    let profile = json!({"type": "profile", "id": "P1", "attributes": {"subscriptions": {
+        "mobile_push": {"marketing": push},
+        "whatsapp": {"marketing": agreement("UNSUBSCRIBED"), "transactional": agreement("SUBSCRIBED"),
+            "conversational": agreement("SUBSCRIBED")}}}});
+    let decoded = read(Source::Klaviyo, "profile.updated", &profile.to_string());
+    let consents: Vec<_> = decoded
+        .rows
+        .iter()
+        .filter_map(|r| match r {
+            Row::Consent(c) => Some(format!("{} {} {}", c.channel, c.purpose, c.state)),
+            _ => None,
+        })
+        .collect();
+    let wanted = [
+        "push marketing suppressed",
+        "whatsapp marketing unsubscribed",
+        "whatsapp transactional subscribed",
+        "whatsapp conversational subscribed",
+    ];
+    assert_eq!(consents, wanted);
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! Exchange rates: fetched once a day, kept as events, and held in memory for `fx()`.
+
+use serde::Deserialize;
+
+use super::{Ingested, Instance, OpsError};
+use crate::{
+    base::{
+        Currency, Micros, Source,
+        fx::{Rate, Rates},
+        time::DAY,
+    },
+    facts::Table,
+    lake::changes_of,
+    net::{Client, Options, Outcome, Request},
+    sources::rates::{self, RatesError},
+    telemetry,
+};
+
+/// In `runs`: when rates were read last.
+const READ: &[u8] = b"\0fx";
+
+impl Instance {
+    /// Reads rates anew where a day has passed since, and takes in what is new. Nothing, where no place for them is set.
+    pub async fn refresh_rates(&self) -> Result<(), OpsError> {
+        let fx = &self.settings.fx;
+        let last = self.runs.get(READ)?.and_then(|at| Some(i64::from_be_bytes(at.as_ref().try_into().ok()?)));
+        let now = Micros::now();
+        if !fx.is_set() || last.is_some_and(|last| now.0 - last < DAY) {
+            return Ok(());
+        }
+        let mut told = Vec::new();
+        let mut events = Vec::new();
+        if let Some(url) = &fx.url {
+            let place = url.to_string();
+            let document = fetch(&place).await?;
+            let read = rates::from_ecb(&document).map_err(unreadable(&place))?;
+            events.extend(rates::events(&read, "ecb", now).map_err(unreadable(&place))?);
+            told.extend(read);
+        }
+        if let Some(file) = &fx.file {
+            let place = file.display().to_string();
+            let document = tokio::fs::read(file).await.map_err(|e| OpsError::dir("read", file, e))?;
+            let read = rates::from_csv(&document).map_err(unreadable(&place))?;
+            events.extend(rates::events(&read, "file", now).map_err(unreadable(&place))?);
+            told.extend(read);
+        }
+        self.take(Source::Tillstream, events, &mut Ingested::default()).await?;
+        self.hold(told);
+        let mut batch = self.store.batch();
+        batch.put(&self.runs, READ, now.0.to_be_bytes());
+        batch.commit()?;
+        let age = self.rates_age(now);
+        telemetry::fx_age(age);
+        if age.is_none_or(|days| days > i64::from(fx.max_age_days)) {
+            tracing::error!("exchange rates are stale: {}", self.rates_shown(now));
+        }
+        Ok(())
+    }
+
+    /// What the tables hold: before the first question.
+    pub(super) async fn read_rates(&self) -> Result<(), OpsError> {
+        #[derive(Deserialize)]
+        struct Row {
+            day: i32,
+            base: Currency,
+            currency: Currency,
+            rate: f64,
+        }
+        let (snapshot, table) = (self.lake.snapshot(), Table::FxRates.name());
+        self.rates.set(Rates::new(self.settings.fx.max_age_days));
+        if snapshot.rows(table).is_none() && snapshot.rows(&changes_of(table)).is_none() {
+            return Ok(());
+        }
+        let sql = "SELECT CAST(day AS INT) AS day, base, currency, rate FROM ref.fx_rates ORDER BY fetched_at, rate_id";
+        let rows: Vec<Row> = self.session(Micros::now())?.rows(sql).await?;
+        let day = |days: i32| chrono::NaiveDate::from_epoch_days(days);
+        let rates = rows.iter().filter_map(|row| {
+            Some(Rate { day: day(row.day)?, base: row.base, currency: row.currency, rate: row.rate })
+        });
+        self.hold(rates);
+        Ok(())
+    }
+
+    fn hold(&self, told: impl IntoIterator<Item = Rate>) {
+        let mut rates = Rates::clone(&self.rates.get());
+        for rate in told {
+            if !rates.insert(&rate) {
+                tracing::warn!("no rate: {} {} a {} on {}", rate.rate, rate.currency, rate.base, rate.day);
+            }
+        }
+        self.rates.set(rates);
+    }
+
+    /// In days, of the newest rate.
+    fn rates_age(&self, now: Micros) -> Option<i64> {
+        Some(now.date()?.signed_duration_since(self.rates.get().newest()?).num_days())
+    }
+
+    /// What `doctor` says of them; `None` where no place for them is set.
+    pub(super) fn rates_finding(&self) -> Option<super::Finding> {
+        let fx = &self.settings.fx;
+        let now = Micros::now();
+        let ok = self.rates_age(now).is_some_and(|days| days <= i64::from(fx.max_age_days));
+        let remedy = "see [fx] url and file: `tillstream run` and serve read them once a day, and say what is wrong";
+        fx.is_set().then(|| super::Finding::new("exchange rates", ok, self.rates_shown(now), remedy))
+    }
+
+    fn rates_shown(&self, now: Micros) -> String {
+        match (self.rates.get().newest(), self.rates_age(now)) {
+            (Some(day), Some(age)) => format!("the newest are of {day}, {age} days ago"),
+            _ => "there are none yet".to_owned(),
+        }
+    }
+}
+
+async fn fetch(url: &str) -> Result<bytes::Bytes, OpsError> {
+    let failed = |why: String| OpsError::Told(format!("exchange rates could not be fetched from {url}: {why}"));
+    let client = Client::new(Options::default()).map_err(|e| failed(e.to_string()))?;
+    match client.send(&Request::get(url)).await.map_err(|e| failed(e.to_string()))? {
+        Outcome::Sent(answer) if answer.is_success() => Ok(answer.body),
+        Outcome::Sent(answer) => Err(failed(format!("the answer is {}", answer.status))),
+        Outcome::Refused { why, .. } | Outcome::Unknown { why, .. } => Err(failed(why)),
+    }
+}
+
+fn unreadable(place: &str) -> impl Fn(RatesError) -> OpsError {
+    move |error| OpsError::Told(format!("exchange rates of {place} cannot be read: {error}"))
+}

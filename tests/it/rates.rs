@@ -1,0 +1,87 @@
+//! Exchange rates: from the ECB's layout over HTTP and from a file, into SQL.
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+};
+
+use serde_json::json;
+
+use super::support::Till;
+
+/// Serves `document` to whoever asks; its address.
+fn publish(document: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/stats/eurofxref-daily.xml", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let asked = stream.read(&mut [0; 4096]).unwrap();
+            assert!(asked > 0);
+            let length = document.len();
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{document}")
+                .unwrap();
+        }
+    });
+    address
+}
+
+/// A shop with one customer.
+fn opened(till: Till) -> Till {
+    let made = json!({"id": "evt_1", "object": "event", "type": "customer.created", "created": 1_769_000_000, "livemode": true,
+        "api_version": "2025-03-31.basil", "data": {"object": {"id": "cus_1", "object": "customer", "created": 1_769_000_000}}});
+    let file = till.write("events.ndjson", format!("{made}\n"));
+    till.run(&["ingest", "stripe", file.to_str().unwrap()]);
+    till
+}
+
+fn today() -> String {
+    opened(Till::new()).sql("SELECT CAST(current_date() AS VARCHAR) AS day")[0]["day"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn rates_that_are_published_convert_amounts() {
+    let day = today();
+    let document = format!(
+        "<Cube><Cube time='{day}'><Cube currency='USD' rate='1.0823'/><Cube currency='JPY' rate='161.5'/></Cube></Cube>"
+    );
+    let till = Till::new().set("FX__URL", &publish(document)).set("PEOPLE__REPORTING_CURRENCY", "usd");
+    let till = opened(till);
+    let convert = format!(
+        "SELECT fx(10000, 'eur', reporting_currency(), DATE '{day}') AS usd, fx(1, 'usd', 'gbp', DATE '{day}') AS gbp"
+    );
+    assert_eq!(till.sql(&convert), [json!({"usd": null, "gbp": null})], "before there are any");
+    till.run(&["run"]);
+    assert_eq!(till.sql(&convert), [json!({"usd": 10823, "gbp": null})]);
+    let rates = till
+        .sql("SELECT CAST(day AS VARCHAR) AS day, base, currency, rate, origin FROM ref.fx_rates ORDER BY currency");
+    let rate = |currency, rate| json!({"day": day, "base": "eur", "currency": currency, "rate": rate, "origin": "ecb"});
+    assert_eq!(rates, [rate("jpy", 161.5), rate("usd", 1.0823)]);
+    // They are held by the tables, and made again from raw.events.
+    till.run(&["rebuild"]);
+    assert_eq!(till.sql(&convert), [json!({"usd": 10823, "gbp": null})]);
+    let doctor = String::from_utf8(till.try_run(&["doctor"]).stdout).unwrap();
+    assert!(doctor.contains(&format!("the newest are of {day}, 0 days ago")), "{doctor}");
+}
+
+#[test]
+fn a_file_of_rates_that_cannot_be_read_is_named_with_its_line_and_read_once_it_can_be() {
+    let till = Till::new();
+    let file = till.write("rates.csv", "day,base,currency,rate\n2026-01-30,eur,usd,1.1\n30.1.2026,eur,gbp,0.8\n");
+    let till = opened(till.set("FX__FILE", file.to_str().unwrap()));
+    let told = String::from_utf8(till.try_run(&["run"]).stderr).unwrap();
+    assert!(told.contains("rates.csv cannot be read: line 3: 30.1.2026 is no day"), "{told}");
+    till.write("rates.csv", "day,base,currency,rate\n2026-01-30,eur,usd,1.1\n2026-01-30,eur,gbp,0.8\n");
+    till.run(&["run"]);
+    // A dollar is 0.909 euros, and that 0.727 pounds; 100.01 dollars are 72.7345 pounds.
+    let pounds = till.sql(
+        "SELECT fx(10001, 'usd', 'gbp', DATE '2026-01-31') AS gbp, fx(10001, 'usd', 'gbp', DATE '2026-03-01') AS old",
+    );
+    assert_eq!(pounds, [json!({"gbp": 7273, "old": null})]);
+    let doctor = String::from_utf8(till.try_run(&["doctor"]).stdout).unwrap();
+    assert!(doctor.contains("the newest are of 2026-01-30"), "{doctor}");
+    let wrong =
+        String::from_utf8(till.try_run(&["sql", "SELECT fx(1, 'usd', 'pounds', DATE '2026-01-30')"]).stderr).unwrap();
+    assert!(wrong.contains("pounds"), "{wrong}");
+}
