@@ -18,6 +18,16 @@ pub struct Rate {
     pub rate: f64,
 }
 
+impl Rate {
+    /// Why it cannot be one.
+    pub fn fault(&self) -> Option<&'static str> {
+        if self.base == self.currency {
+            return Some("it is of a currency in itself");
+        }
+        (!SENSIBLE.contains(&self.rate)).then_some("a rate lies between 0.000001 and 10 million")
+    }
+}
+
 /// A rate as an integer of this part: nine places are more than any source publishes.
 const UNIT: i128 = 1_000_000_000;
 
@@ -48,7 +58,7 @@ impl Rates {
 
     /// Of two rates of a day the one that was told later holds. False, and nothing is kept, of what is no rate.
     pub fn insert(&mut self, rate: &Rate) -> bool {
-        if !SENSIBLE.contains(&rate.rate) || rate.base == rate.currency {
+        if rate.fault().is_some() {
             return false;
         }
         let scaled = (rate.rate * UNIT as f64).round() as i128;

@@ -16,6 +16,9 @@ use super::error::SqlError;
 /// How deep subqueries in expressions may be nested.
 const MAX_SUBQUERIES: usize = 8;
 
+/// How often the rows of a statement may be grouped, as a power of two: CUBE groups them 2 to the number of its columns times.
+const MAX_GROUPINGS: u32 = 12;
+
 /// How many tables a statement may read, each mention of a `WITH` table counted as all that it reads.
 const MAX_TABLES: u64 = 2000;
 
@@ -44,6 +47,8 @@ pub(super) fn check(statement: &Statement) -> Result<(), SqlError> {
 struct Walk {
     /// How deep it is in subqueries of expressions.
     subqueries: usize,
+    /// How often rows are grouped, as a power of two.
+    groupings: u32,
     /// How many tables are read in the statement, and in each of the queries that the walk is in.
     read: Vec<u64>,
     /// The `WITH` tables that were announced, by where their queries stand.
@@ -68,6 +73,17 @@ impl Visitor for Walk {
     type Break = SqlError;
 
     fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<SqlError> {
+        self.groupings = self.groupings.saturating_add(match e {
+            Expr::Cube(columns) => columns.len() as u32,
+            Expr::Rollup(sets) | Expr::GroupingSets(sets) => (sets.len() + 1).next_power_of_two().ilog2(),
+            _ => 0,
+        });
+        if self.groupings > MAX_GROUPINGS {
+            return ControlFlow::Break(SqlError::user(format!(
+                "its CUBE, ROLLUP and GROUPING SETS group more than {} times: name the sets that are wanted",
+                1 << MAX_GROUPINGS
+            )));
+        }
         self.subqueries += usize::from(is_subquery(e));
         if self.subqueries > MAX_SUBQUERIES {
             return ControlFlow::Break(SqlError::user(format!(
@@ -158,6 +174,17 @@ mod tests {
             refusal(&nested(9, "(SELECT ", ")")),
             "more than 8 subqueries inside one another: name parts of it with WITH"
         );
+    }
+
+    #[test]
+    fn rows_are_not_grouped_by_every_set_of_many_columns() {
+        let by = |what: &str, columns: usize| {
+            let columns: Vec<String> = (0..columns).map(|i| format!("a + {i}")).collect();
+            format!("SELECT count(*) FROM t GROUP BY {what} ({})", columns.join(", "))
+        };
+        assert!(parse(&by("CUBE", 12)).is_ok() && parse(&by("ROLLUP", 100)).is_ok());
+        assert!(refusal(&by("CUBE", 13)).contains("more than 4096 times"));
+        assert!(refusal(&format!("{}, CUBE (b, c, d)", by("CUBE", 10))).contains("more than 4096 times"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Exchange rates: fetched once a day, kept as events, and held in memory for `fx()`.
 
+use std::{fs, path::Path, time::UNIX_EPOCH};
+
 use serde::Deserialize;
 
 use super::{Ingested, Instance, OpsError};
@@ -16,16 +18,22 @@ use crate::{
     telemetry,
 };
 
+/// Of a file: a quarter of a century of all currencies is a third of it.
+const LONGEST: u64 = 32 << 20;
+
 /// In `runs`: when rates were read last.
 const READ: &[u8] = b"\0fx";
 
 impl Instance {
-    /// Reads rates anew where a day has passed since, and takes in what is new. Nothing, where no place for them is set.
+    /// Reads rates anew where a day has passed since, or their file was written since, and takes in what is new. Nothing, where
+    /// no place for them is set.
     pub async fn refresh_rates(&self) -> Result<(), OpsError> {
         let fx = &self.settings.fx;
         let last = self.runs.get(READ)?.and_then(|at| Some(i64::from_be_bytes(at.as_ref().try_into().ok()?)));
         let now = Micros::now();
-        if !fx.is_set() || last.is_some_and(|last| now.0 - last < DAY) {
+        let is_due = last.is_none_or(|last| now.0 - last >= DAY);
+        let written = fx.file.as_ref().is_some_and(|file| last.is_some_and(|last| is_newer(file, last)));
+        if !fx.is_set() || !(is_due || written) {
             return Ok(());
         }
         let mut told = Vec::new();
@@ -39,7 +47,7 @@ impl Instance {
         }
         if let Some(file) = &fx.file {
             let place = file.display().to_string();
-            let document = tokio::fs::read(file).await.map_err(|e| OpsError::dir("read", file, e))?;
+            let document = read(file)?;
             let read = rates::from_csv(&document).map_err(unreadable(&place))?;
             events.extend(rates::events(&read, "file", now).map_err(unreadable(&place))?);
             told.extend(read);
@@ -111,6 +119,26 @@ impl Instance {
             _ => "there are none yet".to_owned(),
         }
     }
+}
+
+/// Whether the file was written after `last`, microseconds.
+fn is_newer(file: &Path, last: i64) -> bool {
+    let written = fs::metadata(file).and_then(|meta| meta.modified()).ok();
+    let since = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.is_some_and(|since| i64::try_from(since.as_micros()).is_ok_and(|at| at > last))
+}
+
+/// A file, not a pipe or a device, which may have no end.
+fn read(file: &Path) -> Result<Vec<u8>, OpsError> {
+    let about = fs::metadata(file).map_err(|e| OpsError::dir("read", file, e))?;
+    if !about.is_file() || about.len() > LONGEST {
+        return Err(OpsError::Told(format!(
+            "{}: a file of exchange rates of at most {} MiB is wanted",
+            file.display(),
+            LONGEST >> 20
+        )));
+    }
+    fs::read(file).map_err(|e| OpsError::dir("read", file, e))
 }
 
 async fn fetch(url: &str) -> Result<bytes::Bytes, OpsError> {

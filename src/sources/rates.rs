@@ -6,7 +6,7 @@ use quick_xml::{Reader, events::BytesStart, events::Event};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::base::{Currency, Digest, Envelope, Micros, Source, Via, fx::Rate};
+use crate::base::{Currency, Digest, Envelope, Micros, Source, Via, fx::Rate, time::DAY};
 
 /// Why a document's rates are not taken. It names the place.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,8 @@ pub enum RatesError {
     Csv { line: u64, why: String },
     #[error("it holds no rates: {0} is wanted")]
     Nothing(&'static str),
+    #[error("{rate} {currency} for one {base} on {day}: {why}", rate = .0.rate, currency = .0.currency, base = .0.base, day = .0.day, why = .1)]
+    NoRate(Rate, &'static str),
     #[error("a day's rates could not be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -47,7 +49,7 @@ pub fn from_ecb(document: &[u8]) -> Result<Vec<Rate>, RatesError> {
             _ => {}
         }
     }
-    some(rates, "<Cube time=…> with <Cube currency=… rate=…/> in it")
+    known(rates, "<Cube time=…> with <Cube currency=… rate=…/> in it")
 }
 
 fn euro() -> Result<Currency, crate::base::money::UnknownCurrency> {
@@ -78,10 +80,19 @@ pub fn from_csv(document: &[u8]) -> Result<Vec<Rate>, RatesError> {
         let currency = |code: &str| Currency::parse(code).map_err(|e| fault(e.to_string()));
         rates.push(Rate { day, base: currency(&line.base)?, currency: currency(&line.currency)?, rate: line.rate });
     }
-    some(rates, "day,base,currency,rate, as 2026-01-30,eur,usd,1.0823")
+    known(rates, "day,base,currency,rate, as 2026-01-30,eur,usd,1.0823")
 }
 
-fn some(rates: Vec<Rate>, wanted: &'static str) -> Result<Vec<Rate>, RatesError> {
+/// All of a document's, if each can be one and is not of the future: rates that are stored are there for good.
+fn known(rates: Vec<Rate>, wanted: &'static str) -> Result<Vec<Rate>, RatesError> {
+    // In some zone it is tomorrow already.
+    let tomorrow = Micros::now().plus(DAY).date();
+    for rate in &rates {
+        let early = tomorrow.is_some_and(|tomorrow| rate.day > tomorrow).then_some("that day is to come");
+        if let Some(why) = rate.fault().or(early) {
+            return Err(RatesError::NoRate(*rate, why));
+        }
+    }
     if rates.is_empty() { Err(RatesError::Nothing(wanted)) } else { Ok(rates) }
 }
 
@@ -158,6 +169,11 @@ mod tests {
         );
         assert!(told(b"day,base,currency,rate\n2026-01-30,eur,usx,1.1\n").contains("usx"));
         assert!(told(b"day,base,currency,rate\n2026-01-30,eur,usd,\n").starts_with("line 2: "));
+        for wrong in ["eur,usd,-1", "eur,usd,0", "eur,usd,1e300", "eur,usd,NaN", "eur,eur,1"] {
+            let told = told(format!("day,base,currency,rate\n2026-01-30,{wrong}\n").as_bytes());
+            assert!(told.contains("on 2026-01-30: "), "{wrong}: {told}");
+        }
+        assert!(told(b"day,base,currency,rate\n2999-01-30,eur,usd,1.1\n").ends_with("that day is to come"));
         assert!(told(b"date,from,to\n2026-01-30,eur,usd\n").contains("day"));
     }
 

@@ -79,6 +79,11 @@ fn a_file_of_rates_that_cannot_be_read_is_named_with_its_line_and_read_once_it_c
         "SELECT fx(10001, 'usd', 'gbp', DATE '2026-01-31') AS gbp, fx(10001, 'usd', 'gbp', DATE '2026-03-01') AS old",
     );
     assert_eq!(pounds, [json!({"gbp": 7273, "old": null})]);
+    // A file that was written since is read again, the same day.
+    till.write("rates.csv", "day,base,currency,rate\n2026-01-30,eur,usd,1.25\n2026-01-30,eur,gbp,0.8\n");
+    till.run(&["run"]);
+    assert_eq!(till.sql("SELECT fx(10000, 'usd', 'gbp', DATE '2026-01-31') AS gbp"), [json!({"gbp": 6400})]);
+    assert_eq!(till.sql("SELECT count(*) AS n FROM ref.fx_rates"), [json!({"n": 2})], "a rate is one row");
     let doctor = String::from_utf8(till.try_run(&["doctor"]).stdout).unwrap();
     assert!(doctor.contains("the newest are of 2026-01-30"), "{doctor}");
     let wrong =

@@ -93,10 +93,12 @@ fn cells(batch: &RecordBatch, rows: &mut Vec<Vec<String>>) -> Result<(), WriteEr
 fn line(to: &mut impl Write, cells: &[String], widths: &[usize], right: &[bool]) -> std::io::Result<()> {
     for (i, ((cell, width), right)) in cells.iter().zip(widths).zip(right).enumerate() {
         let bar = if i > 0 { "|" } else { "" };
+        // The standard library pads to 65,535 at most.
+        let blank = " ".repeat(width.saturating_sub(cell.chars().count()));
         if *right {
-            write!(to, "{bar} {cell:>width$} ")?;
+            write!(to, "{bar} {blank}{cell} ")?;
         } else {
-            write!(to, "{bar} {cell:<width$} ")?;
+            write!(to, "{bar} {cell}{blank} ")?;
         }
     }
     writeln!(to)

@@ -5,14 +5,15 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use bytes::Bytes;
 
 use crate::{
-    base::{Envelope, Logged, Micros, Offset, Source, time::DAY},
+    base::{Envelope, Logged, Micros, Offset, Pseudonymizer, SharedAddresses, Source, time::DAY},
     facts::{self, Decoder, ObjectState, Stamped, Table, raw, replay},
     sources::{self, ID_LIMIT, REJECTED},
 };
 
 pub const NOW: Micros = Micros(1_790_000_000_000_000);
 
-static DECODER: LazyLock<Decoder> = LazyLock::new(crate::tests::facts::decoder);
+static DECODER: LazyLock<Decoder> =
+    LazyLock::new(|| Decoder::new(Pseudonymizer::new(&[7; 32]), Some("US".to_owned()), SharedAddresses::default()));
 
 /// Decodes, folds, and puts into rows.
 pub fn take_through(source: Source, body: &Bytes) -> Envelope {
