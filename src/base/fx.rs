@@ -28,7 +28,7 @@ impl Rate {
     }
 }
 
-/// A rate as an integer of this part: nine places are more than any source publishes.
+/// A rate as an integer of this part: nine places are kept.
 const UNIT: i128 = 1_000_000_000;
 
 /// Rates above or below these are no rates, but a fault of whoever wrote them.

@@ -18,7 +18,7 @@ use crate::{
     telemetry,
 };
 
-/// Of a file: a quarter of a century of all currencies is a third of it.
+/// Of a file, bytes: far above a line for each day and currency there ever was.
 const LONGEST: u64 = 32 << 20;
 
 /// In `runs`: when rates were read last.
@@ -36,24 +36,26 @@ impl Instance {
         if !fx.is_set() || !(is_due || written) {
             return Ok(());
         }
-        let mut told = Vec::new();
-        let mut events = Vec::new();
-        if let Some(url) = &fx.url {
-            let place = url.to_string();
-            let document = fetch(&place).await?;
-            let read = rates::from_ecb(&document).map_err(unreadable(&place))?;
-            events.extend(rates::events(&read, "ecb", now).map_err(unreadable(&place))?);
-            told.extend(read);
+        let published = match &fx.url {
+            Some(url) => published(&url.to_string()).await,
+            None => Ok(Vec::new()),
+        };
+        let filed = fx.file.as_deref().map_or(Ok(Vec::new()), filed);
+        // A place that fails keeps nothing back of the other.
+        let mut failed = None;
+        for (origin, told) in [("ecb", published), ("file", filed)] {
+            match told {
+                Ok(told) => {
+                    let events = rates::events(&told, origin, now).map_err(unreadable(origin))?;
+                    self.take(Source::Tillstream, events, &mut Ingested::default()).await?;
+                    self.hold(told);
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        if let Some(file) = &fx.file {
-            let place = file.display().to_string();
-            let document = read(file)?;
-            let read = rates::from_csv(&document).map_err(unreadable(&place))?;
-            events.extend(rates::events(&read, "file", now).map_err(unreadable(&place))?);
-            told.extend(read);
+        if let Some(error) = failed {
+            return Err(error);
         }
-        self.take(Source::Tillstream, events, &mut Ingested::default()).await?;
-        self.hold(told);
         let mut batch = self.store.batch();
         batch.put(&self.runs, READ, now.0.to_be_bytes());
         batch.commit()?;
@@ -119,6 +121,14 @@ impl Instance {
             _ => "there are none yet".to_owned(),
         }
     }
+}
+
+async fn published(url: &str) -> Result<Vec<Rate>, OpsError> {
+    rates::from_ecb(&fetch(url).await?).map_err(unreadable(url))
+}
+
+fn filed(file: &Path) -> Result<Vec<Rate>, OpsError> {
+    rates::from_csv(&read(file)?).map_err(unreadable(&file.display().to_string()))
 }
 
 /// Whether the file was written after `last`, microseconds.

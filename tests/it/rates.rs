@@ -79,6 +79,13 @@ fn a_file_of_rates_that_cannot_be_read_is_named_with_its_line_and_read_once_it_c
         "SELECT fx(10001, 'usd', 'gbp', DATE '2026-01-31') AS gbp, fx(10001, 'usd', 'gbp', DATE '2026-03-01') AS old",
     );
     assert_eq!(pounds, [json!({"gbp": 7273, "old": null})]);
+    // An address that does not answer keeps nothing back of the file's.
+    let till = till.set("FX__URL", "http://127.0.0.1:9/rates.xml");
+    till.write("rates.csv", "day,base,currency,rate\n2026-01-30,eur,usd,1.2\n2026-01-30,eur,gbp,0.6\n");
+    let told = String::from_utf8(till.try_run(&["run"]).stderr).unwrap();
+    assert!(told.contains("could not be fetched from http://127.0.0.1:9/rates.xml"), "{told}");
+    assert_eq!(till.sql("SELECT fx(10000, 'usd', 'gbp', DATE '2026-01-31') AS gbp"), [json!({"gbp": 5000})]);
+    let till = till.set("FX__URL", "");
     // A file that was written since is read again, the same day.
     till.write("rates.csv", "day,base,currency,rate\n2026-01-30,eur,usd,1.25\n2026-01-30,eur,gbp,0.8\n");
     till.run(&["run"]);
