@@ -11,12 +11,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use async_trait::async_trait;
 use datafusion::{
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
-    error::{DataFusionError, Result as DataFusionResult},
+    error::Result as DataFusionResult,
     execution::{SessionStateBuilder, context::SessionState},
     logical_expr::TableType,
+};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, ready},
 };
 
 use super::{
@@ -26,6 +29,9 @@ use super::{
     reference, views,
 };
 use crate::lake::{Snapshot, overlay::CHANGES};
+
+/// What a name stands for, if for anything.
+type Found<T> = DataFusionResult<Option<T>>;
 
 /// Tables at one moment, by `schema.table`.
 pub trait Tables: Send + Sync {
@@ -122,21 +128,32 @@ impl Catalog {
         self.planned.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), view);
     }
 
-    async fn table(self: &Arc<Self>, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
-        if let Some(shape) = self.shapes.iter().find(|s| s.name == name) {
-            return overlay::table(shape, &self.shapes, self.tables.as_ref(), &self.planner).map(Some);
-        }
-        if self.views.contains_key(name) {
-            // A query's own views were planned before, with their errors; what is not yet planned is being listed.
-            if self.planned(name).is_none() && self.plan_views(&[name.to_owned()]).await.is_err() {
-                return Ok(None);
+    fn table(self: &Arc<Self>, name: String) -> BoxFuture<'static, Found<Arc<dyn TableProvider>>> {
+        let this = Arc::clone(self);
+        async move {
+            if let Some(shape) = this.shapes.iter().find(|s| s.name == name) {
+                return overlay::table(shape, &this.shapes, this.tables.as_ref(), &this.planner).map(Some);
             }
-            return Ok(self.planned(name));
+            if this.views.contains_key(&name) {
+                // A query's own views were planned before, with their errors; what is not yet planned is being listed.
+                if this.planned(&name).is_none() && this.plan_views(std::slice::from_ref(&name)).await.is_err() {
+                    return Ok(None);
+                }
+                return Ok(this.planned(&name));
+            }
+            match reference::table(&name)? {
+                Some(table) => Ok(Some(table)),
+                None => Ok(this.tables.provider(&name)),
+            }
         }
-        match reference::table(name)? {
-            Some(table) => Ok(Some(table)),
-            None => Ok(self.tables.provider(name)),
+        .boxed()
+    }
+
+    fn table_type(&self, name: &str) -> Option<TableType> {
+        if self.views.contains_key(name) {
+            return Some(TableType::View);
         }
+        self.names().iter().any(|known| known == name).then_some(TableType::Base)
     }
 }
 
@@ -185,7 +202,6 @@ struct OneSchema {
     schema: &'static str,
 }
 
-#[async_trait]
 impl SchemaProvider for OneSchema {
     fn table_names(&self) -> Vec<String> {
         let of_schema =
@@ -193,16 +209,21 @@ impl SchemaProvider for OneSchema {
         self.catalog.names().into_iter().filter_map(of_schema).collect()
     }
 
-    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        self.catalog.table(&format!("{}.{name}", self.schema)).await
+    // As `async_trait` would write it; see `lake::provider`.
+    fn table<'a, 'b, 'f>(&'a self, name: &'b str) -> BoxFuture<'f, Found<Arc<dyn TableProvider>>>
+    where
+        'a: 'f,
+        'b: 'f,
+    {
+        self.catalog.table(format!("{}.{name}", self.schema))
     }
 
-    async fn table_type(&self, name: &str) -> DataFusionResult<Option<TableType>> {
-        let name = format!("{}.{name}", self.schema);
-        if self.catalog.views.contains_key(&name) {
-            return Ok(Some(TableType::View));
-        }
-        Ok(self.catalog.names().contains(&name).then_some(TableType::Base))
+    fn table_type<'a, 'b, 'f>(&'a self, name: &'b str) -> BoxFuture<'f, Found<TableType>>
+    where
+        'a: 'f,
+        'b: 'f,
+    {
+        ready(Ok(self.catalog.table_type(&format!("{}.{name}", self.schema)))).boxed()
     }
 
     fn table_exist(&self, name: &str) -> bool {

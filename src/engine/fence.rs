@@ -17,7 +17,7 @@ use datafusion::{
 use super::{
     CATALOG, DEFAULT_SCHEMA, depth,
     error::{SqlError, explain, parser_error},
-    nesting,
+    expansion, nesting,
 };
 
 /// Longest query text, bytes. A generated list of ids fits; a whole table does not belong in a query.
@@ -65,14 +65,15 @@ fn full_name(table: &TableReference) -> String {
     }
 }
 
-/// DataFusion's own check of the finished plan.
+/// What only the finished plan tells: DataFusion's own check, and what its conditions would become.
 pub(super) fn verify(plan: &LogicalPlan) -> Result<(), SqlError> {
     SQLOptions::new()
         .with_allow_ddl(false)
         .with_allow_dml(false)
         .with_allow_statements(false)
         .verify_plan(plan)
-        .map_err(|_| refused("this statement"))
+        .map_err(|_| refused("this statement"))?;
+    expansion::check(plan)
 }
 
 fn only_reads(statement: &Statement) -> Result<(), SqlError> {

@@ -9,6 +9,7 @@ mod answer;
 mod catalog;
 mod depth;
 mod error;
+mod expansion;
 mod fence;
 mod functions;
 mod nesting;

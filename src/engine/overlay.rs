@@ -9,7 +9,6 @@
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
-use async_trait::async_trait;
 use datafusion::{
     arrow::{
         array::AsArray,
@@ -27,6 +26,8 @@ use datafusion::{
     physical_plan::{ExecutionPlan, collect},
     prelude::SessionContext,
 };
+
+use futures::{FutureExt, future::BoxFuture};
 
 use super::catalog::Tables;
 use crate::facts::{
@@ -232,6 +233,30 @@ impl Overlay {
             .join(rows.alias("rows")?.build()?, JoinType::Right, on, None)?
             .project(columns)
     }
+
+    fn laid_over<'a>(
+        &'a self,
+        state: &'a dyn Session,
+        projection: Option<&'a Vec<usize>>,
+        filters: &'a [Expr],
+        limit: Option<usize>,
+    ) -> BoxFuture<'a, Result<Arc<dyn ExecutionPlan>>> {
+        async move {
+            let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+            let wanted: Vec<&str> =
+                projection.unwrap_or(&all).iter().map(|i| self.schema.field(*i).name().as_str()).collect();
+            let mut plan = self.plan(self.who(state, &wanted, filters).await?)?;
+            if let Some(filter) = filters.iter().cloned().reduce(Expr::and) {
+                plan = plan.filter(filter)?;
+            }
+            plan = plan.project(wanted.into_iter().map(|name| Expr::Column(Column::new_unqualified(name))))?;
+            if limit.is_some() {
+                plan = plan.limit(0, limit)?;
+            }
+            self.planner.create_physical_plan(&plan.build()?).await
+        }
+        .boxed()
+    }
 }
 
 impl fmt::Debug for Overlay {
@@ -240,7 +265,6 @@ impl fmt::Debug for Overlay {
     }
 }
 
-#[async_trait]
 impl TableProvider for Overlay {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -254,25 +278,20 @@ impl TableProvider for Overlay {
         Ok(vec![TableProviderFilterPushDown::Exact; filters.len()])
     }
 
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        state: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
-        let wanted: Vec<&str> =
-            projection.unwrap_or(&all).iter().map(|i| self.schema.field(*i).name().as_str()).collect();
-        let mut plan = self.plan(self.who(state, &wanted, filters).await?)?;
-        if let Some(filter) = filters.iter().cloned().reduce(Expr::and) {
-            plan = plan.filter(filter)?;
-        }
-        plan = plan.project(wanted.into_iter().map(|name| Expr::Column(Column::new_unqualified(name))))?;
-        if limit.is_some() {
-            plan = plan.limit(0, limit)?;
-        }
-        self.planner.create_physical_plan(&plan.build()?).await
+    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+    {
+        self.laid_over(state, projection, filters, limit)
     }
 }
 

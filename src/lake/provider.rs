@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, Statistics, project_schema};
 use datafusion::config::TableParquetOptions;
@@ -20,6 +19,8 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 
 use super::prune;
 use super::state::{DataFile, TableState, merge};
@@ -50,6 +51,27 @@ impl Scan {
             None if files.len() == self.state.files.len() => self.state.statistics().clone(),
             _ => merge(&self.state.layout, files),
         }
+    }
+
+    /// The files that can hold what is asked, and the plan that reads them.
+    fn chosen(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let (exact, others): (Vec<_>, Vec<_>) =
+            filters.iter().cloned().partition(|f| prune::decides_by_partition(&self.state.layout, f));
+        let mut files = prune::by_partition(session, &self.state.layout, self.files(), exact)?;
+        files = prune::by_statistics(session, &self.state.layout, files, &others)?;
+        if let (Some(limit), true) = (limit, others.is_empty()) {
+            files = first_rows(files, limit);
+        }
+        if files.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
+        }
+        self.plan(session, &files, projection, limit)
     }
 
     fn plan(
@@ -105,7 +127,6 @@ fn groups(files: &[Arc<DataFile>], n: usize) -> Vec<FileGroup> {
     groups.into_iter().map(FileGroup::new).collect()
 }
 
-#[async_trait]
 impl TableProvider for Scan {
     fn schema(&self) -> SchemaRef {
         self.state.layout.schema.clone()
@@ -127,25 +148,28 @@ impl TableProvider for Scan {
         Some(self.statistics_of(self.files()).project(Some(&self.state.layout.place)))
     }
 
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    // This, and each like it, is what `async_trait` would write, but the future is made elsewhere: within these bounds the
+    // compiler proves anew that every part of an expression may be sent to another thread, ten seconds each time.
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        session: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let (exact, others): (Vec<_>, Vec<_>) =
-            filters.iter().cloned().partition(|f| prune::decides_by_partition(&self.state.layout, f));
-        let mut files = prune::by_partition(session, &self.state.layout, self.files(), exact)?;
-        files = prune::by_statistics(session, &self.state.layout, files, &others)?;
-        if let (Some(limit), true) = (limit, others.is_empty()) {
-            files = first_rows(files, limit);
-        }
-        if files.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
-        }
-        self.plan(session, &files, projection, limit)
+    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+    {
+        planned(self.chosen(session, projection, filters, limit))
     }
+}
+
+/// A plan that is made already.
+fn planned(plan: Result<Arc<dyn ExecutionPlan>>) -> BoxFuture<'static, Result<Arc<dyn ExecutionPlan>>> {
+    ready(plan).boxed()
 }
 
 /// As many of `files` as hold `limit` rows.

@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as PlanResult;
 use datafusion::datasource::{MemTable, TableType};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use super::error::Result;
 use super::provider::Scan;
@@ -132,9 +133,26 @@ impl Tailed {
         let hot = MemTable::try_new(schema.clone(), vec![hot.batches.clone()])?;
         Ok(Tailed { cold: cold.map(Scan::new), hot, schema })
     }
+
+    fn both<'a>(
+        &'a self,
+        session: &'a dyn Session,
+        projection: Option<&'a Vec<usize>>,
+        filters: &'a [Expr],
+        limit: Option<usize>,
+    ) -> BoxFuture<'a, PlanResult<Arc<dyn ExecutionPlan>>> {
+        let limit = limit.filter(|_| filters.is_empty());
+        async move {
+            let hot = self.hot.scan(session, projection, &[], limit).await?;
+            match &self.cold {
+                None => Ok(hot),
+                Some(cold) => UnionExec::try_new(vec![cold.scan(session, projection, filters, limit).await?, hot]),
+            }
+        }
+        .boxed()
+    }
 }
 
-#[async_trait]
 impl TableProvider for Tailed {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
@@ -149,18 +167,19 @@ impl TableProvider for Tailed {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        session: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
         limit: Option<usize>,
-    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        let limit = limit.filter(|_| filters.is_empty());
-        let hot = self.hot.scan(session, projection, &[], limit).await?;
-        match &self.cold {
-            None => Ok(hot),
-            Some(cold) => UnionExec::try_new(vec![cold.scan(session, projection, filters, limit).await?, hot]),
-        }
+    ) -> BoxFuture<'f, PlanResult<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+    {
+        self.both(session, projection, filters, limit)
     }
 }

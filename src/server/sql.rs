@@ -1,6 +1,6 @@
 //! `POST /v1/sql`: a query in, its answer as a stream of bytes.
 
-use std::{io, str::FromStr};
+use std::{future::Future, io, panic::AssertUnwindSafe, str::FromStr};
 
 use axum::{
     Json,
@@ -51,17 +51,7 @@ pub async fn answer(State(app): State<App>, Json(query): Json<Query>) -> Respons
         Ok(rows) => rows,
         Err(error) => return refused(&error),
     };
-    let (pieces, mut ready) = mpsc::channel::<Result<Bytes, WriteError>>(PIECES_AHEAD);
-    let writing = async move {
-        let broken = pieces.clone();
-        let writer = Pieces { pieces, piece: Vec::with_capacity(PIECE_BYTES) };
-        if let Err(error) = output::write(rows, format, writer).await {
-            // The status is sent: only a connection that breaks off tells the reader that the answer is not whole.
-            tracing::warn!("an answer broke off: {error}");
-            drop(broken.send(Err(error)).await);
-        }
-    };
-    tokio::spawn(writing.boxed());
+    let mut ready = pieces(|writer| output::write(rows, format, writer));
     // The first piece decides between an answer and an error, so that a query that fails at once says so.
     match ready.recv().await {
         Some(Err(WriteError::Query(error))) => refused(&error),
@@ -77,6 +67,27 @@ pub async fn answer(State(app): State<App>, Json(query): Json<Query>) -> Respons
             ([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(rest)).into_response()
         }
     }
+}
+
+/// What `write` writes, as it comes, on a task of its own. One that panics has not ended: an error comes last.
+fn pieces<W>(write: impl FnOnce(Pieces) -> W) -> mpsc::Receiver<Result<Bytes, WriteError>>
+where
+    W: Future<Output = Result<u64, WriteError>> + Send + 'static,
+{
+    let (pieces, ready) = mpsc::channel(PIECES_AHEAD);
+    let writing = write(Pieces { pieces: pieces.clone(), piece: Vec::with_capacity(PIECE_BYTES) });
+    let writing = async move {
+        let panicked = |_| {
+            Err(SqlError::internal("writing the answer stopped by a fault; please report it with the query").into())
+        };
+        if let Err(error) = AssertUnwindSafe(writing).catch_unwind().await.unwrap_or_else(panicked) {
+            // The status may be sent: then only a connection that breaks off tells the reader that the answer is not whole.
+            tracing::warn!("an answer broke off: {error}");
+            drop(pieces.send(Err(error)).await);
+        }
+    };
+    tokio::spawn(writing.boxed());
+    ready
 }
 
 fn refused(error: &SqlError) -> Response {
@@ -110,5 +121,28 @@ impl io::Write for Pieces {
         let piece = std::mem::take(&mut self.piece).into();
         let sent = tokio::task::block_in_place(|| self.pieces.blocking_send(Ok(piece)));
         sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_answer_whose_writing_panics_does_not_look_whole() {
+        let mut ready = pieces(|mut writer| async move {
+            writer.write_all(b"a,b\n")?;
+            writer.flush()?;
+            if writer.piece.is_empty() {
+                panic!("a fault");
+            }
+            Ok(0)
+        });
+        assert_eq!(ready.recv().await.unwrap().unwrap(), "a,b\n");
+        let told = ready.recv().await.unwrap().unwrap_err().to_string();
+        assert!(told.contains("please report it"), "{told}");
+        assert!(ready.recv().await.is_none());
     }
 }

@@ -232,6 +232,57 @@ async fn deep_queries_are_answered_or_refused_but_never_overflow_the_stack() {
     }
 }
 
+/// `levels` queries, each of which computes its column from two of the one before, by `line`; the last is asked by `end`.
+fn doubling(levels: usize, line: &str, end: &str) -> String {
+    let lines: String =
+        (1..=levels).map(|i| format!(", t{i} AS ({})", line.replace("PREV", &format!("t{}", i - 1)))).collect();
+    format!(
+        "WITH t0 AS (SELECT value % 3 AS x FROM generate_series(1, 9)){lines} {}",
+        end.replace("LAST", &format!("t{levels}"))
+    )
+}
+
+/// Once written out they would take all memory, which no limit of the engine's stops.
+#[tokio::test]
+async fn conditions_that_double_with_each_query_are_refused_before_they_are_written_out() {
+    let (_engine, session, _dir) = limited(Some(60_000), None);
+    let count = "SELECT count(*) AS n FROM LAST WHERE x > 0";
+    let every_way = [
+        ("SELECT x + x AS x FROM PREV WHERE x + x > 0", "SELECT count(*) AS n FROM LAST"),
+        ("SELECT x + x AS x FROM PREV", count),
+        ("SELECT a.x + a.x AS x FROM PREV AS a", count),
+        ("SELECT x + x AS x FROM (SELECT * FROM PREV) AS q", count),
+        ("SELECT x + x AS x FROM PREV GROUP BY x", count),
+        ("SELECT DISTINCT x + x AS x FROM PREV", count),
+        ("SELECT x + x AS x FROM PREV UNION ALL SELECT 1", count),
+        ("SELECT CASE WHEN x > 1 THEN x END AS x FROM PREV", count),
+        ("SELECT a.x + a.x AS x FROM PREV AS a JOIN generate_series(1, 2) AS b ON true", count),
+        ("SELECT a.x + a.x AS x FROM generate_series(1, 2) AS b RIGHT SEMI JOIN PREV AS a ON a.x = b.value", count),
+        (
+            "SELECT x + x AS x FROM PREV",
+            "SELECT count(*) AS n FROM LAST AS a JOIN generate_series(1, 2) AS b ON a.x > b.value",
+        ),
+        (
+            "SELECT x + x AS x FROM PREV",
+            "SELECT count(*) AS n FROM LAST AS a WHERE EXISTS (SELECT 1 FROM LAST AS b WHERE a.x > b.x)",
+        ),
+        ("SELECT x + x AS x FROM PREV", "SELECT (SELECT count(*) FROM LAST WHERE x > 0) AS n"),
+    ];
+    for (line, end) in every_way {
+        let told = refusal(&session, &doubling(24, line, end)).await;
+        assert!(told.to_string().contains("more than 100000 columns and operators"), "{line}: {told}");
+        let few = run(&session, &doubling(4, line, end)).await;
+        assert!(few.is_ok(), "{line}: {few:?}");
+    }
+    assert_eq!(csv(&session, &doubling(12, "SELECT x + x AS x FROM PREV WHERE x + x > 0", count)).await, "n\n6\n");
+    // A sum is a value of its own, and what no condition reads is never written out.
+    assert_eq!(csv(&session, &doubling(40, "SELECT max(x) + max(x) AS x FROM PREV", count)).await, "n\n1\n");
+    assert_eq!(
+        csv(&session, &doubling(40, "SELECT x + x AS x FROM PREV", "SELECT count(x) AS n FROM LAST")).await,
+        "n\n9\n"
+    );
+}
+
 #[tokio::test]
 async fn views_are_planned_when_named_and_a_cycle_is_told_with_its_way() {
     let (_engine, session, _dir) = with_views(&[
