@@ -33,6 +33,19 @@ pub enum BadPhone {
     Invalid,
 }
 
+impl BadPhone {
+    /// In one word, for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            BadPhone::Empty => "empty",
+            BadPhone::NoRegion => "no_region",
+            BadPhone::UnknownRegion => "unknown_region",
+            BadPhone::NotANumber => "not_a_number",
+            BadPhone::Invalid => "invalid",
+        }
+    }
+}
+
 impl E164 {
     /// Parses what a person typed. `region` (two letters, as `GB`) says how to read a national number.
     pub fn parse(text: &str, region: Option<&str>) -> Result<E164, BadPhone> {

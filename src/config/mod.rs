@@ -142,13 +142,24 @@ pub struct Server {
     pub public_url: Option<BaseUrl>,
     /// Connections that are held at once.
     pub connections: usize,
+    /// Open what a checkout asks, and nothing else.
+    pub checkout_tokens: Vec<Secret>,
+    /// Questions of checkouts, a second.
+    pub checkout_rate: u32,
 }
 
 impl Default for Server {
     fn default() -> Self {
         // Each is an open file, and `serve` raises its limit of those to the highest that the system allows: far above
         // this. Who knocks while all are taken waits, so it is better too high than too low.
-        Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8700)), public_url: None, connections: 16_384 }
+        Server {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8700)),
+            public_url: None,
+            connections: 16_384,
+            checkout_tokens: Vec::new(),
+            // Some thousand buyers a minute, and too few to try all numbers of a town.
+            checkout_rate: 50,
+        }
     }
 }
 

@@ -103,6 +103,18 @@ pub(super) const OPTIONS: &[Opt] = &[
         show: |s| open(s.server.connections),
     },
     Opt {
+        name: "server.checkout_tokens",
+        meaning: "The tokens with which the shop's servers may ask what a checkout needs to know (/v1/phones/validate), and nothing else",
+        set: |s, v| put(&mut s.server.checkout_tokens, v.list().map(|l| l.into_iter().map(Secret::new).collect())),
+        show: |s| Shown::Secret(s.server.checkout_tokens.len()),
+    },
+    Opt {
+        name: "server.checkout_rate",
+        meaning: "How many of those questions are answered a second",
+        set: |s, v| put(&mut s.server.checkout_rate, v.whole(1..=100_000).map(|n| n as u32)),
+        show: |s| open(s.server.checkout_rate),
+    },
+    Opt {
         name: "stripe.webhook_secrets",
         meaning: "The whsec_… of each webhook endpoint; two while one is rolled",
         set: |s, v| put(&mut s.stripe.webhook_secrets, v.list().map(|l| l.into_iter().map(Secret::new).collect())),

@@ -195,6 +195,11 @@ impl Component {
         self.nodes.iter().map(|n| &n.identifier)
     }
 
+    /// The phones that were told last with each identifier, by their hashes, and the identifier.
+    pub fn phones(&self) -> impl Iterator<Item = (&str, &Identifier)> {
+        self.nodes.iter().filter_map(|node| Some((node.told[1].as_ref()?.1.as_str(), &node.identifier)))
+    }
+
     /// The person: the seed of the best identifier. `None` of a component of nothing.
     pub fn canonical(&self) -> Option<&PersonId> {
         self.nodes.first().map(|n| &n.identifier.seed)

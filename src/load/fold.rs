@@ -84,7 +84,7 @@ impl Folder {
             decoder,
             merchant_id: merchant_id.into(),
             objects: store.keyspace("objects")?,
-            people: store.keyspace("people")?,
+            people: store.keyspace(people::PEOPLE)?,
             undecodable: store.keyspace("undecodable")?,
             vault,
             store: store.clone(),

@@ -24,6 +24,7 @@ use std::{
 };
 
 pub use fold::Folder;
+pub use people::PhoneBook;
 pub use publish::fold_in;
 pub use rebuild::{Refolded, Until, refold};
 pub use recall::{at_offsets, events_of, note_versions, raw_end};

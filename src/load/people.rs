@@ -1,7 +1,8 @@
 //! The identity graph as the store holds it: for each identifier its component, for each component what it knows.
 //!
 //! Keys: `i` + world + identifier -> root; `c` + root -> log offset and component, where a root is the name of one of the
-//! component's identifiers. World is `l` (live) or `t` (test): they never meet.
+//! component's identifiers; `p` + world + phone + `:` + identifier, for the phone that was told last with it. World is `l`
+//! (live) or `t` (test): they never meet.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +15,11 @@ use crate::{
         Row, Stamped,
         identity::{Component, IdentityClaim},
     },
-    store::{Batch, Keyspace},
+    store::{Batch, Keyspace, Store, StoreError},
 };
+
+/// The keyspace of all this.
+pub(super) const PEOPLE: &str = "people";
 
 /// The components that a batch touches, as they are by now.
 #[derive(Default)]
@@ -36,6 +40,8 @@ struct Slot {
     last: Offset,
     /// Merges that the tables know already.
     known: BTreeSet<(PersonId, PersonId, Micros)>,
+    /// The keys of phones that the store has, or will have by what is below.
+    phones: BTreeSet<String>,
     /// Identifiers that this batch named, and those of them that no fresh rows told of yet.
     named: BTreeSet<String>,
     fresh: BTreeSet<String>,
@@ -49,7 +55,7 @@ impl People {
         claim: &IdentityClaim,
         offset: Offset,
     ) -> Result<(), LoadError> {
-        let world = if claim.livemode { 'l' } else { 't' };
+        let world = world(claim.livemode);
         let names: Vec<String> = claim.identifiers.iter().map(|i| format!("{world}{}", i.id())).collect();
         let mut homes = BTreeSet::new();
         for name in &names {
@@ -72,8 +78,9 @@ impl People {
             }
             parts.push(joined);
             self.gone.insert(std::mem::take(&mut self.slots[other].root));
-            let Slot { known, named, fresh, .. } = std::mem::take(&mut self.slots[other]);
+            let Slot { known, phones, named, fresh, .. } = std::mem::take(&mut self.slots[other]);
             self.slots[home].known.extend(known);
+            self.slots[home].phones.extend(phones);
             self.slots[home].named.extend(named);
             self.slots[home].fresh.extend(fresh);
         }
@@ -146,6 +153,9 @@ impl People {
             let mut value = slot.last.0.to_be_bytes().to_vec();
             value.extend(slot.component.to_bytes().map_err(state_error)?);
             batch.put(store, format!("c{}", slot.root).into_bytes(), value);
+            let phones = phone_keys(slot.livemode, &slot.component);
+            slot.phones.difference(&phones).for_each(|left| batch.delete(store, left.as_bytes()));
+            phones.difference(&slot.phones).for_each(|new| batch.put(store, new.as_bytes(), []));
         }
         Ok(())
     }
@@ -154,7 +164,8 @@ impl People {
 impl Slot {
     fn new(root: String, livemode: bool, component: Component, last: Offset) -> Slot {
         let known = component.merges().into_iter().collect();
-        Slot { root, livemode, component, last, known, ..Slot::default() }
+        let phones = phone_keys(livemode, &component);
+        Slot { root, livemode, component, last, known, phones, ..Slot::default() }
     }
 
     fn rows(&self, named: &BTreeSet<String>) -> impl Iterator<Item = Stamped> + use<> {
@@ -167,6 +178,40 @@ impl Slot {
         let rows: Vec<Row> = named.map(Row::from).chain(merges.map(Row::from)).collect();
         let (livemode, offset) = (self.livemode, self.last);
         rows.into_iter().map(move |row| Stamped { row, livemode, offset })
+    }
+}
+
+fn world(livemode: bool) -> char {
+    if livemode { 'l' } else { 't' }
+}
+
+fn phone_keys(livemode: bool, component: &Component) -> BTreeSet<String> {
+    let world = world(livemode);
+    component.phones().map(|(phone, identifier)| format!("p{world}{phone}:{}", identifier.id())).collect()
+}
+
+/// Who has which phone, as of the last commit.
+#[derive(Clone)]
+pub struct PhoneBook(Keyspace);
+
+impl PhoneBook {
+    pub fn open(store: &Store) -> Result<PhoneBook, StoreError> {
+        Ok(PhoneBook(store.keyspace(PEOPLE)?))
+    }
+
+    /// How many people were last known by the phone of this hash; of more than `most`, `most`.
+    pub fn people(&self, livemode: bool, phone: &str, most: usize) -> Result<usize, StoreError> {
+        let (world, mut roots) = (world(livemode), BTreeSet::new());
+        let prefix = format!("p{world}{phone}:");
+        for entry in self.0.prefix(prefix.as_bytes()) {
+            let (key, _) = entry?;
+            let home = [b"i", world.to_string().as_bytes(), key.get(prefix.len()..).unwrap_or_default()].concat();
+            roots.extend(self.0.get(&home)?.map(|root| root.to_vec()));
+            if roots.len() >= most {
+                break;
+            }
+        }
+        Ok(roots.len())
     }
 }
 
@@ -190,4 +235,57 @@ fn read(bytes: &[u8]) -> Result<(Offset, Component), LoadError> {
 
 fn state_error(error: impl std::fmt::Display) -> LoadError {
     LoadError::Identity(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::Pseudonymizer,
+        facts::identity::{Attributes, Identifier, IdentifierKind},
+    };
+
+    fn claim(at: i64, names: &[&str], phone: &str) -> IdentityClaim {
+        let key = Pseudonymizer::new(&[7; 32]);
+        let mut identifiers: Vec<_> =
+            names.iter().map(|name| Identifier::new(&key, IdentifierKind::User, (*name).to_owned())).collect();
+        identifiers.sort();
+        let attributes = Attributes { phone_hash: Some(phone.to_owned()), ..Attributes::default() };
+        IdentityClaim { at: Micros(at), livemode: true, identifiers, attributes }
+    }
+
+    /// How many people have each phone after each batch of claims, and all that is stored in the end.
+    fn admitted(batches: &[&[IdentityClaim]], phones: &[&str]) -> (Vec<Vec<usize>>, Vec<Vec<u8>>) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        let (keyspace, book) = (store.keyspace(PEOPLE).unwrap(), PhoneBook::open(&store).unwrap());
+        let mut counts = Vec::new();
+        for claims in batches {
+            let mut people = People::default();
+            for claim in *claims {
+                people.admit((&keyspace, None), claim, Offset(0)).unwrap();
+            }
+            let mut batch = store.batch();
+            people.store_changes(&keyspace, &mut batch).unwrap();
+            batch.commit().unwrap();
+            counts.push(phones.iter().map(|phone| book.people(true, phone, 9).unwrap()).collect());
+        }
+        let keys = keyspace.prefix(b"").map(|entry| entry.unwrap().0.to_vec()).collect();
+        (counts, keys)
+    }
+
+    #[test]
+    fn a_phone_counts_for_whoever_it_was_told_of_last() {
+        let claims = [
+            claim(1, &["ann"], "p1"),
+            claim(2, &["bob"], "p1"),
+            claim(3, &["bob"], "p2"),
+            claim(4, &["cid"], "p1"),
+            claim(5, &["ann", "cid"], "p1"),
+        ];
+        let each: Vec<&[IdentityClaim]> = claims.chunks(1).collect();
+        let (counts, one_by_one) = admitted(&each, &["p1", "p2"]);
+        assert_eq!(counts, [[1, 0], [2, 0], [1, 1], [2, 1], [1, 1]]);
+        assert_eq!(admitted(&[&claims], &["p1", "p2"]), (vec![vec![1, 1]], one_by_one));
+    }
 }

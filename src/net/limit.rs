@@ -69,6 +69,31 @@ impl Limits {
     }
 }
 
+/// For who calls us: who comes more often than the limit is told how long to stay away.
+pub struct Gate(Mutex<Window>);
+
+impl Gate {
+    pub fn new(requests: u32, per: Duration) -> Gate {
+        let limit = Limit { prefix: String::new(), requests, per };
+        Gate(Mutex::new(Window { limit, turns: VecDeque::new() }))
+    }
+
+    /// Takes a turn.
+    ///
+    /// # Errors
+    /// How long it is until the next, where there is none now.
+    pub fn admit(&self, now: Instant) -> Result<(), Duration> {
+        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match window.free_at().map(|at| at.saturating_duration_since(now)) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => {
+                window.take(now);
+                Ok(())
+            }
+        }
+    }
+}
+
 impl Window {
     fn fits(&self, url: &str) -> bool {
         url.starts_with(&self.limit.prefix)
@@ -112,6 +137,17 @@ mod tests {
         assert_eq!(turns[9] - start, Duration::from_secs(3), "and no slower than the limit allows");
         assert_eq!(turns[24] - start, Duration::from_secs(121));
         assert_eq!(limits.reserve("http://b/", "b", start), start, "another address does not wait");
+    }
+
+    #[test]
+    fn who_comes_too_often_is_sent_away_for_as_long_as_it_takes() {
+        let gate = Gate::new(3, Duration::from_secs(1));
+        let start = Instant::now();
+        let at = |millis: u64| gate.admit(start + Duration::from_millis(millis));
+        assert_eq!((at(0), at(400), at(800)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(at(900), Err(Duration::from_millis(100)));
+        assert_eq!(at(1000), Ok(()), "the first is a second ago");
+        assert_eq!(at(1001), Err(Duration::from_millis(399)));
     }
 
     #[test]

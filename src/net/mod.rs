@@ -13,7 +13,7 @@ mod request;
 mod retry;
 
 pub use client::{Client, Options};
-pub use limit::Limit;
+pub use limit::{Gate, Limit};
 pub use local::{Answer, LocalClient, LocalError, Upload};
 pub use outcome::{Outcome, Response};
 pub use request::{Delivery, Request};

@@ -9,6 +9,7 @@ mod error;
 mod fx;
 mod ingest;
 mod lock;
+mod phones;
 mod quarantine;
 mod rebuild;
 mod request;
@@ -47,7 +48,7 @@ use crate::{
     engine::{Engine, Limits, Session},
     facts::Decoder,
     lake::Lake,
-    load::{self, Folder, Loaded, Loader, Place, fold_in},
+    load::{self, Folder, Loaded, Loader, PhoneBook, Place, fold_in},
     log::EventLog,
     pipeline::{self, Project, Runner},
     store::{self, Store, Vault},
@@ -76,6 +77,7 @@ pub struct Instance {
     backfills: Backfills,
     /// What `fx()` converts by.
     rates: CurrentRates,
+    phone_book: PhoneBook,
     store: Store,
     /// Released last.
     _lock: DirLock,
@@ -137,6 +139,7 @@ impl Instance {
             taking: AtomicUsize::new(0),
             backfills: Backfills::open(&store)?,
             rates,
+            phone_book: PhoneBook::open(&store)?,
             settings,
             privacy_key,
             names,

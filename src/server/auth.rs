@@ -10,7 +10,7 @@ use std::{
 use aws_lc_rs::{constant_time, rand};
 use axum::{
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -43,20 +43,31 @@ impl AdminToken {
         }
     }
 
-    fn is(&self, given: &str) -> bool {
-        constant_time::verify_slices_are_equal(self.0.as_bytes(), given.as_bytes()).is_ok()
+    pub fn is(&self, given: &str) -> bool {
+        is_same(&self.0, given)
     }
 }
 
-/// Lets a request through that carries the token: `Authorization: Bearer …`.
+/// In a time that tells nothing of how much of it is the same.
+pub fn is_same(secret: &str, given: &str) -> bool {
+    constant_time::verify_slices_are_equal(secret.as_bytes(), given.as_bytes()).is_ok()
+}
+
+/// The token of `Authorization: Bearer TOKEN`.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim)
+}
+
+/// Sends away who has none; `which`: where the right ones are.
+pub fn wanted(which: &str) -> Response {
+    let told = format!("this route wants a token: send the header \"Authorization: Bearer TOKEN\"; {which}\n");
+    (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], told).into_response()
+}
+
+/// Lets a request through that carries the admin's token.
 pub async fn require(State(app): State<App>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    match given.and_then(|g| g.strip_prefix("Bearer ")) {
-        Some(token) if app.token.is(token.trim()) => next.run(request).await,
-        _ => {
-            let told = "this route wants a token: send the header \"Authorization: Bearer TOKEN\"; the admin's is in \
-                        admin.token in the data directory\n";
-            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], told).into_response()
-        }
+    match bearer(request.headers()) {
+        Some(token) if app.token.is(token) => next.run(request).await,
+        _ => wanted("the admin's is in admin.token in the data directory"),
     }
 }

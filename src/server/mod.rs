@@ -9,6 +9,7 @@ mod collector;
 mod inlet;
 mod listen;
 mod local;
+mod phones;
 mod sql;
 mod webhooks;
 mod work;
@@ -68,6 +69,7 @@ pub struct App {
     metrics: Metrics,
     token: auth::AdminToken,
     receivers: Arc<webhooks::Receivers>,
+    checkouts: Arc<phones::Checkouts>,
 }
 
 /// Serves until `stop`. `ready` is told the address once requests are answered, and the admin's token.
@@ -81,8 +83,9 @@ pub async fn serve(
     let token = auth::AdminToken::of(instance.dir())?;
     let settings = instance.settings();
     let receivers = Arc::new(webhooks::Receivers::new(settings));
+    let checkouts = Arc::new(phones::Checkouts::new(&settings.server));
     let connections = settings.server.connections;
-    let app = App { instance: instance.clone(), metrics, token, receivers };
+    let app = App { instance: instance.clone(), metrics, token, receivers, checkouts };
     listen::allow_files();
     let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
@@ -143,6 +146,7 @@ fn routes(app: App) -> Router {
         .route("/webhooks/twilio/status", post(webhooks::twilio_status))
         .route("/webhooks/twilio/inbound", post(webhooks::twilio_inbound))
         .route("/webhooks/aliyun/status/{secret}", post(webhooks::aliyun))
+        .route("/v1/phones/validate", post(phones::validate))
         .route("/v1/{call}", post(collector::collect).options(collector::preflight))
         .merge(asked)
         .with_state(app)

@@ -15,6 +15,7 @@ mod hot_tail;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod main_job;
+mod phones;
 mod rates;
 mod strangers;
 mod support;

@@ -40,12 +40,18 @@ pub(super) fn shared() -> Vec<TextFunction> {
 
 /// The functions that hash under the directory's key or read national numbers as its merchant does.
 pub(super) fn for_session(names: Pseudonymizer, default_region: Option<String>) -> Vec<TextFunction> {
+    let merchants = default_region.clone();
     let parse = move |args: &[Option<&str>]| {
-        let region = args.get(1).copied().flatten().or(default_region.as_deref());
+        let region = args.get(1).copied().flatten().or(merchants.as_deref());
         E164::parse(args[0]?, region).ok()
     };
     let (parse_to_hash, hash_phone) = (parse.clone(), names.clone());
     vec![
+        // `phone_problem(text[, region])`: why it is no number, in one word; NULL of one that is.
+        TextFunction::new("phone_problem", 1..=2, move |args| {
+            let region = args.get(1).copied().flatten().or(default_region.as_deref());
+            E164::parse(args[0]?, region).err().map(|why| why.code().to_owned())
+        }),
         // `phone_e164(text[, region])`: NULL for what is no number in that region (the merchant's by default).
         TextFunction::new("phone_e164", 1..=2, move |args| Some(parse(args)?.as_str().to_owned())),
         // `phone_hash(text[, region])`: as the tables hold it, to look one up.

@@ -188,6 +188,11 @@ impl Serving {
         })
     }
 
+    /// Status and text, of a JSON body.
+    pub fn ask(&self, path: &str, token: &str, body: &Value) -> (u16, String) {
+        answer(reqwest::Client::new().post(self.url(path)).bearer_auth(token).json(body))
+    }
+
     /// The status, of a body as Stripe sends it.
     pub fn post(&self, path: &str, body: &str, signature: &str) -> u16 {
         let request = reqwest::Client::new().post(self.url(path)).header("Stripe-Signature", signature);

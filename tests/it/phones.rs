@@ -1,0 +1,72 @@
+//! What a checkout asks of a phone, and the phones that several people have.
+
+use serde_json::{Value, json};
+
+use super::support::{Serving, Till};
+
+const ASKED: &str = "/v1/phones/validate";
+
+/// Two people with one phone, and one who had it before another.
+fn shop(till: Till) -> Till {
+    let customer = |n: u64, id: &str, kind: &str, phone: &str| {
+        json!({"id": format!("evt_{n}"), "object": "event", "type": format!("customer.{kind}"), "created": 1_769_000_000 + n,
+            "livemode": true, "api_version": "2025-03-31.basil", "data": {"object": {"id": id, "object": "customer",
+            "created": 1_769_000_000, "email": format!("{id}@example.com"), "phone": phone, "address": {"country": "GB"}}}})
+    };
+    let events = [
+        customer(1, "cus_ann", "created", "+442079460958"),
+        customer(2, "cus_bob", "created", "020 7946 0958"),
+        customer(3, "cus_cid", "created", "+442079460958"),
+        customer(4, "cus_cid", "updated", "+33612345678"),
+    ];
+    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+    // One by one, so that state that is stored changes.
+    for (i, line) in lines.iter().enumerate() {
+        let file = till.write(&format!("{i}.ndjson"), format!("{line}\n"));
+        till.run(&["ingest", "stripe", file.to_str().unwrap()]);
+    }
+    till
+}
+
+#[test]
+fn a_checkout_is_told_what_a_phone_is_and_how_many_have_it() {
+    let till = shop(Till::new()).set("SERVER__CHECKOUT_TOKENS", "for_the_checkout").set("SERVER__CHECKOUT_RATE", "6");
+    let serving = Serving::start(&till);
+    let ask = |body: Value| -> Value {
+        let (status, text) = serving.ask(ASKED, "for_the_checkout", &body);
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    let known = json!({"valid": true, "e164": "+442079460958", "region": "GB", "type": "fixed_line", "reason": null,
+        "message": null, "people": 2});
+    assert_eq!(ask(json!({"phone": "020 7946 0958", "region": "gb"})), known);
+    let of_one = ask(json!({"phone": "+33 6 12 34 56 78"}));
+    assert_eq!((&of_one["people"], &of_one["type"]), (&json!(1), &json!("mobile")));
+    let none = ask(json!({"phone": "+1 555"}));
+    assert_eq!((&none["valid"], &none["reason"], &none["people"]), (&json!(false), &json!("invalid"), &json!(null)));
+    assert!(none["message"].as_str().unwrap().contains("numbering plan"), "{none}");
+    assert_eq!(ask(json!({"phone": "020 7946 0958"}))["reason"], "no_region");
+
+    // Who may ask, what, and how often.
+    let (status, told) = serving.ask(ASKED, "guessed", &json!({"phone": "+442079460958"}));
+    assert!(status == 401 && told.contains("[server] checkout_tokens"), "{status} {told}");
+    assert_eq!(serving.ask(ASKED, &serving.token, &json!({"phone": "+442079460958"})).0, 200, "the admin may");
+    let (status, told) = serving.ask(ASKED, "for_the_checkout", &json!({"number": "+442079460958"}));
+    assert!(status == 400 && told.contains("\"phone\""), "{status} {told}");
+    assert_eq!(serving.ask("/v1/sql", "for_the_checkout", &json!({"query": "SELECT 1"})).0, 401, "and nothing else");
+    let (status, told) = (0..7).map(|_| serving.ask(ASKED, "for_the_checkout", &json!({"phone": "5"}))).max().unwrap();
+    assert!(status == 429 && told.contains("checkout_rate"), "{status} {told}");
+}
+
+#[test]
+fn a_phone_of_several_people_is_reported_and_makes_nobody_one() {
+    let till = shop(Till::new());
+    till.run(&["run", "customers"]);
+    let shared =
+        till.sql("SELECT people, phone_e164_hash = phone_hash('+442079460958') AS same FROM marts.shared_phones");
+    assert_eq!(shared, [json!({"people": 2, "same": true})]);
+    assert_eq!(till.count("core.people"), 3);
+    let why =
+        "SELECT phone_problem('+1 555') AS a, phone_problem('020 7946 0958', 'GB') AS b, phone_problem('x', 'GB') AS c";
+    assert_eq!(till.sql(why), [json!({"a": "invalid", "b": null, "c": "not_a_number"})]);
+}
