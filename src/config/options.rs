@@ -111,7 +111,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     Opt {
         name: "server.checkout_rate",
         meaning: "How many of those questions are answered a second",
-        set: |s, v| put(&mut s.server.checkout_rate, v.whole(1..=100_000).map(|n| n as u32)),
+        set: |s, v| put(&mut s.server.checkout_rate, v.whole(1..=100_000)),
         show: |s| open(s.server.checkout_rate),
     },
     Opt {
