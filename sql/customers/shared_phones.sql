@@ -1,4 +1,4 @@
--- Phones that several people have: a family's, a shop's own, or a thief's. One row a phone, the most shared first.
+-- Phones that several people have: a family's, a shop's own, or a thief's. One row a phone.
 -- A phone counts for whoever it was told of last; nobody is taken for another because of it.
 SELECT
     phone_e164_hash,
@@ -11,4 +11,3 @@ FROM core.identities
 WHERE phone_e164_hash IS NOT NULL
 GROUP BY merchant_id, livemode, phone_e164_hash
 HAVING count(DISTINCT person_id) > 1
-ORDER BY people DESC, phone_e164_hash

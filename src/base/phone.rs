@@ -68,6 +68,11 @@ impl E164 {
     }
 }
 
+/// How a national number is read: as one of the country that was given with it, or else of `default`.
+pub fn region_or<'a>(given: Option<&'a str>, default: Option<&'a str>) -> Option<&'a str> {
+    given.map(str::trim).filter(|region| !region.is_empty()).or(default)
+}
+
 /// Shows the country and the last two digits only: logs must not hold a phone number.
 impl fmt::Display for E164 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -157,7 +157,7 @@ impl Default for Server {
             public_url: None,
             connections: 16_384,
             checkout_tokens: Vec::new(),
-            // Some thousand buyers a minute, and too few to try all numbers of a town.
+            // Some thousand buyers a minute.
             checkout_rate: 50,
         }
     }

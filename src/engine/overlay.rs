@@ -26,7 +26,6 @@ use datafusion::{
     physical_plan::{ExecutionPlan, collect},
     prelude::SessionContext,
 };
-
 use futures::{FutureExt, future::BoxFuture};
 
 use super::catalog::Tables;
@@ -234,7 +233,7 @@ impl Overlay {
             .project(columns)
     }
 
-    fn laid_over<'a>(
+    fn plan_scan<'a>(
         &'a self,
         state: &'a dyn Session,
         projection: Option<&'a Vec<usize>>,
@@ -278,6 +277,7 @@ impl TableProvider for Overlay {
         Ok(vec![TableProviderFilterPushDown::Exact; filters.len()])
     }
 
+    // See `lake::provider`: as `async_trait` would write it.
     fn scan<'a, 'b, 'c, 'd, 'f>(
         &'a self,
         state: &'b dyn Session,
@@ -291,7 +291,7 @@ impl TableProvider for Overlay {
         'c: 'f,
         'd: 'f,
     {
-        self.laid_over(state, projection, filters, limit)
+        self.plan_scan(state, projection, filters, limit)
     }
 }
 

@@ -54,7 +54,7 @@ impl Scan {
     }
 
     /// The files that can hold what is asked, and the plan that reads them.
-    fn chosen(
+    fn choose(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -148,8 +148,8 @@ impl TableProvider for Scan {
         Some(self.statistics_of(self.files()).project(Some(&self.state.layout.place)))
     }
 
-    // This, and each like it, is what `async_trait` would write, but the future is made elsewhere: within these bounds the
-    // compiler proves anew that every part of an expression may be sent to another thread, ten seconds each time.
+    // As `async_trait` would write it, but for the future, which is made outside of these bounds: within them the compiler
+    // proves anew, part by part, that expressions may be sent to another thread, which takes it ten seconds.
     fn scan<'a, 'b, 'c, 'd, 'f>(
         &'a self,
         session: &'b dyn Session,
@@ -163,7 +163,7 @@ impl TableProvider for Scan {
         'c: 'f,
         'd: 'f,
     {
-        planned(self.chosen(session, projection, filters, limit))
+        planned(self.choose(session, projection, filters, limit))
     }
 }
 

@@ -134,7 +134,7 @@ impl Tailed {
         Ok(Tailed { cold: cold.map(Scan::new), hot, schema })
     }
 
-    fn both<'a>(
+    fn scan_both<'a>(
         &'a self,
         session: &'a dyn Session,
         projection: Option<&'a Vec<usize>>,
@@ -167,6 +167,7 @@ impl TableProvider for Tailed {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
+    // See `provider`: as `async_trait` would write it.
     fn scan<'a, 'b, 'c, 'd, 'f>(
         &'a self,
         session: &'b dyn Session,
@@ -180,6 +181,6 @@ impl TableProvider for Tailed {
         'c: 'f,
         'd: 'f,
     {
-        self.both(session, projection, filters, limit)
+        self.scan_both(session, projection, filters, limit)
     }
 }

@@ -18,6 +18,9 @@ use crate::{
     store::{Batch, Keyspace, Store, StoreError},
 };
 
+/// Identifiers that are looked at for each person that may be found.
+const LOOKED_AT: usize = 10;
+
 /// The keyspace of all this.
 pub(super) const PEOPLE: &str = "people";
 
@@ -199,11 +202,12 @@ impl PhoneBook {
         Ok(PhoneBook(store.keyspace(PEOPLE)?))
     }
 
-    /// How many people were last known by the phone of this hash; of more than `most`, `most`.
+    /// How many people were last known by the phone of this hash; of more than `most`, `most`. Of a phone that goes with very
+    /// many identifiers not all are looked at.
     pub fn people(&self, livemode: bool, phone: &str, most: usize) -> Result<usize, StoreError> {
         let (world, mut roots) = (world(livemode), BTreeSet::new());
         let prefix = format!("p{world}{phone}:");
-        for entry in self.0.prefix(prefix.as_bytes()) {
+        for entry in self.0.prefix(prefix.as_bytes()).take(most.saturating_mul(LOOKED_AT)) {
             let (key, _) = entry?;
             let home = [b"i", world.to_string().as_bytes(), key.get(prefix.len()..).unwrap_or_default()].concat();
             roots.extend(self.0.get(&home)?.map(|root| root.to_vec()));

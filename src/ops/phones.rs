@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use super::{Instance, OpsError};
-use crate::base::E164;
+use crate::base::{E164, phone::region_or};
 
 /// A number that so many people share is no person's; more are not counted.
 pub const MOST_PEOPLE: usize = 100;
 
 /// See [`Instance::judge_phone`].
-#[derive(Debug, Serialize, PartialEq, Eq)]
+#[derive(Debug, Default, Serialize, PartialEq, Eq)]
 pub struct Judged {
     pub valid: bool,
     pub e164: Option<String>,
@@ -31,20 +31,12 @@ impl Instance {
     /// # Errors
     /// State that cannot be read. A phone that is none is an answer.
     pub fn judge_phone(&self, text: &str, region: Option<&str>) -> Result<Judged, OpsError> {
-        let region = region.or(self.settings.people.default_region.as_deref());
+        let region = region_or(region, self.settings.people.default_region.as_deref());
         let phone = match E164::parse(text, region) {
             Ok(phone) => phone,
             Err(why) => {
                 let (reason, message) = (Some(why.code()), Some(why.to_string()));
-                return Ok(Judged {
-                    valid: false,
-                    e164: None,
-                    region: None,
-                    kind: None,
-                    reason,
-                    message,
-                    people: None,
-                });
+                return Ok(Judged { reason, message, ..Judged::default() });
             }
         };
         let people = self.phone_book.people(true, &self.names.phone(&phone), MOST_PEOPLE)?;
@@ -53,9 +45,8 @@ impl Instance {
             e164: Some(phone.as_str().to_owned()),
             region: phone.region(),
             kind: phone.kind(),
-            reason: None,
-            message: None,
             people: Some(people),
+            ..Judged::default()
         })
     }
 }

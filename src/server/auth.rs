@@ -16,6 +16,7 @@ use axum::{
 };
 
 use super::{App, ServeError};
+use crate::config::Secret;
 
 /// A secret that opens every route.
 #[derive(Clone)]
@@ -48,8 +49,13 @@ impl AdminToken {
     }
 }
 
+/// Whether it is any of them.
+pub fn is_one_of(secrets: &[Secret], given: &str) -> bool {
+    secrets.iter().any(|secret| is_same(secret.expose(), given))
+}
+
 /// In a time that tells nothing of how much of it is the same.
-pub fn is_same(secret: &str, given: &str) -> bool {
+fn is_same(secret: &str, given: &str) -> bool {
     constant_time::verify_slices_are_equal(secret.as_bytes(), given.as_bytes()).is_ok()
 }
 

@@ -6,7 +6,6 @@
 
 use std::io::Read;
 
-use aws_lc_rs::constant_time;
 use axum::{
     Json,
     body::Bytes,
@@ -19,7 +18,7 @@ use flate2::read::GzDecoder;
 use serde_json::json;
 
 use super::{
-    App,
+    App, auth,
     webhooks::{Refusal, receive},
 };
 use crate::{
@@ -41,7 +40,7 @@ pub async fn collect(State(app): State<App>, Path(call): Path<String>, request: 
         let collected = Collected::read(call, body);
         let given = user(&parts.headers).or_else(|| collected.write_key()).unwrap_or_default();
         let keys = &app.receivers.write_keys;
-        if !is_one_of(keys, &given) {
+        if !auth::is_one_of(keys, &given) {
             return Err(unknown_key(keys));
         }
         collected.envelopes(now).map_err(Refusal::too_many)
@@ -69,11 +68,6 @@ fn user(headers: &HeaderMap) -> Option<String> {
     let pair = scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(code.trim()).ok()).flatten()?;
     let pair = String::from_utf8(pair).ok()?;
     Some(pair.split_once(':').map_or(pair.as_str(), |(user, _)| user).to_owned())
-}
-
-fn is_one_of(keys: &[Secret], given: &str) -> bool {
-    let is = |key: &Secret| constant_time::verify_slices_are_equal(key.expose().as_bytes(), given.as_bytes()).is_ok();
-    keys.iter().any(is)
 }
 
 fn unknown_key(keys: &[Secret]) -> Refusal {

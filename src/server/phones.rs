@@ -1,7 +1,7 @@
 //! `POST /v1/phones/validate`: what a checkout's form wants to know of a phone before it takes it.
 //!
-//! Asked by the shop's server, which has a token of its own. Who asks too often is sent away: answers say how many people have
-//! a number, and nobody should go through all of them.
+//! Asked by the shop's server, which has a token of its own. Who asks too often is sent away: an answer tells how many people
+//! have a number, which is not for whoever would try them all.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::{task::spawn_blocking, time::Instant};
 
 use super::{App, auth};
 use crate::{
@@ -33,7 +33,7 @@ impl Checkouts {
     }
 
     fn knows(&self, token: &str) -> bool {
-        self.tokens.iter().any(|known| auth::is_same(known.expose(), token))
+        auth::is_one_of(&self.tokens, token)
     }
 }
 
@@ -70,7 +70,8 @@ pub async fn validate(
             return (StatusCode::BAD_REQUEST, told).into_response();
         }
     };
-    match app.instance.judge_phone(&phone, region.as_deref()) {
+    let judged = spawn_blocking(move || app.instance.judge_phone(&phone, region.as_deref()).map_err(|e| e.to_string()));
+    match judged.await.map_err(|e| e.to_string()).flatten() {
         Ok(judged) => Json(judged).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -10,7 +10,6 @@
 
 use std::time::Instant;
 
-use aws_lc_rs::constant_time;
 use axum::{
     Json,
     body::Bytes,
@@ -21,7 +20,7 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    App,
+    App, auth,
     inlet::{Fault, Inlet},
     listen::Peer,
 };
@@ -210,9 +209,7 @@ fn called(public: Option<&BaseUrl>, parts: &Parts) -> Vec<String> {
 pub async fn aliyun(State(app): State<App>, Path(secret): Path<String>, request: Request) -> Response {
     let open = |parts: &Parts, body: &Bytes, now| {
         let settings = &app.receivers.aliyun;
-        let ours = settings.webhook_secret.as_ref().map_or("", |s| s.expose());
-        let known = constant_time::verify_slices_are_equal(ours.as_bytes(), secret.as_bytes()).is_ok();
-        if ours.is_empty() || !known {
+        if !auth::is_one_of(settings.webhook_secret.as_slice(), &secret) {
             return Err(Refusal::unsigned("the address does not end in the secret that is [aliyun] webhook_secret"));
         }
         let from = parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical());

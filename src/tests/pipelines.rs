@@ -118,7 +118,8 @@ async fn a_run_makes_the_shipped_marts_and_records_it() {
         "marts.failure_reasons_daily failures   10T00:00 7 0 succeeded -
          marts.funnel_daily          conversion 10T00:00 7 0 succeeded -
          marts.payment_rates_daily   failures   10T00:00 7 0 succeeded -
-         marts.rfm_scores            customers  10T00:00 7 1 succeeded -",
+         marts.rfm_scores            customers  10T00:00 7 1 succeeded -
+         marts.shared_phones         customers  10T00:00 7 0 succeeded -",
     );
     let checks = shop.ask("SELECT count(*), sum(failures), max(status) FROM ops.check_results").await;
     assert_eq!(checks, ["5 0 succeeded"]);

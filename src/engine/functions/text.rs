@@ -20,7 +20,7 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
 };
 
-use crate::base::{E164, Pseudonymizer, decline};
+use crate::base::{E164, Pseudonymizer, decline, phone::region_or};
 
 /// The functions that need nothing but their arguments.
 pub(super) fn shared() -> Vec<TextFunction> {
@@ -42,14 +42,14 @@ pub(super) fn shared() -> Vec<TextFunction> {
 pub(super) fn for_session(names: Pseudonymizer, default_region: Option<String>) -> Vec<TextFunction> {
     let merchants = default_region.clone();
     let parse = move |args: &[Option<&str>]| {
-        let region = args.get(1).copied().flatten().or(merchants.as_deref());
+        let region = region_or(args.get(1).copied().flatten(), merchants.as_deref());
         E164::parse(args[0]?, region).ok()
     };
     let (parse_to_hash, hash_phone) = (parse.clone(), names.clone());
     vec![
         // `phone_problem(text[, region])`: why it is no number, in one word; NULL of one that is.
         TextFunction::new("phone_problem", 1..=2, move |args| {
-            let region = args.get(1).copied().flatten().or(default_region.as_deref());
+            let region = region_or(args.get(1).copied().flatten(), default_region.as_deref());
             E164::parse(args[0]?, region).err().map(|why| why.code().to_owned())
         }),
         // `phone_e164(text[, region])`: NULL for what is no number in that region (the merchant's by default).
