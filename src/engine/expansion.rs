@@ -130,13 +130,15 @@ impl<'a> Inputs<'a> {
         let extents = |input| known.nodes.get(&std::ptr::from_ref(input)).cloned().unwrap_or_default();
         let inputs = node.inputs().into_iter().map(|input| (input, extents(input))).collect();
         let mut this = Inputs { inputs, known, written_out: true };
-        for (a, b) in equal(node) {
-            let both = this.extent(&a) + this.extent(&b);
-            for column in [a, b] {
-                if let Expr::Column(column) = column
-                    && let Some(extent) = this.column_mut(&column)
-                {
-                    *extent = both;
+        let groups = equal(node);
+        let sums: Vec<Extent> = groups
+            .iter()
+            .map(|group| group.iter().map(|e| this.extent(e)).fold(Extent::default(), Extent::add))
+            .collect();
+        for (group, sum) in groups.iter().zip(sums) {
+            for column in group.iter().filter_map(Expr::try_as_col) {
+                if let Some(extent) = this.column_mut(column) {
+                    *extent = sum;
                 }
             }
         }
@@ -260,11 +262,26 @@ fn moved(node: &LogicalPlan) -> Vec<&Expr> {
     }
 }
 
-/// The pairs of expressions that a node's conditions say are equal.
-fn equal(node: &LogicalPlan) -> Vec<(Expr, Expr)> {
-    let mut found = Vec::new();
+/// The columns that a node's conditions say are equal, each once, in groups; and the queries in which one of them is looked for.
+fn equal(node: &LogicalPlan) -> Vec<Vec<Expr>> {
+    let mut groups: Vec<Vec<Expr>> = Vec::new();
+    let mut join = |pair: [&Expr; 2]| {
+        let (mut joined, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut groups).into_iter().partition(|group| pair.iter().any(|e| group.contains(e)));
+        joined.push(pair.map(Expr::clone).to_vec());
+        let mut group: Vec<Expr> = Vec::new();
+        joined.into_iter().flatten().for_each(|e| {
+            if !group.contains(&e) {
+                group.push(e);
+            }
+        });
+        groups = others;
+        groups.push(group);
+    };
     if let LogicalPlan::Join(Join { on, .. }) = node {
-        found.extend(on.iter().cloned());
+        for pair in on.iter().filter(|(l, r)| [l, r].iter().all(|side| side.try_as_col().is_some())) {
+            join([&pair.0, &pair.1]);
+        }
     }
     let conditions = match node {
         LogicalPlan::Join(Join { filter, .. }) => filter.iter().collect(),
@@ -273,17 +290,16 @@ fn equal(node: &LogicalPlan) -> Vec<(Expr, Expr)> {
     };
     for condition in conditions {
         walk(condition, &mut |e| match e {
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
-                found.push((left.as_ref().clone(), right.as_ref().clone()));
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right })
+                if left.try_as_col().is_some() && right.try_as_col().is_some() =>
+            {
+                join([left, right]);
             }
-            // With the subquery's column, whose extent is that of the whole.
-            Expr::InSubquery(InSubquery { expr, .. }) => found.push((expr.as_ref().clone(), e.clone())),
+            Expr::InSubquery(InSubquery { expr, .. }) if expr.try_as_col().is_some() => join([expr, e]),
             _ => {}
         });
     }
-    // Of others nothing can be inferred.
-    found.retain(|(a, b)| [a, b].iter().any(|side| matches!(side, Expr::Column(_))));
-    found
+    groups
 }
 
 fn subquery(e: &Expr) -> Option<&Subquery> {

@@ -295,6 +295,14 @@ async fn expressions_that_double_with_each_query_are_refused_before_they_are_wri
     let told = refusal(&session, &doubling(9, &format!("SELECT x{ones} AS x FROM PREV"), count)).await;
     assert!(told.to_string().contains("more than 2000 deep"), "{told}");
     assert_eq!(csv(&session, &doubling(10, "SELECT x + x AS x FROM PREV WHERE x + x > 0", count)).await, "n\n6\n");
+    // What is said again and again makes nothing larger.
+    let joined = vec!["a.value = b.value AND a.value > 0"; 40].join(" OR ");
+    let sql =
+        format!("SELECT count(*) AS n FROM generate_series(1, 3) AS a JOIN generate_series(1, 3) AS b ON {joined}");
+    assert_eq!(csv(&session, &sql).await, "n\n3\n");
+    let listed: Vec<String> = (0..60_000).map(|i| i.to_string()).collect();
+    let sql = format!("SELECT count(*) AS n FROM generate_series(1, 3) AS a WHERE value IN ({})", listed.join(", "));
+    assert_eq!(csv(&session, &sql).await, "n\n3\n");
     // A sum is a value of its own, and what no condition reads is never written out.
     assert_eq!(csv(&session, &doubling(40, "SELECT max(x) + max(x) AS x FROM PREV", count)).await, "n\n1\n");
     let unread = "SELECT x FROM LAST LIMIT 1";
