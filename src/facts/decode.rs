@@ -39,6 +39,8 @@ pub struct Decoded {
     pub claims: Vec<IdentityClaim>,
     /// For the vault.
     pub contacts: Vec<Contact>,
+    /// Objects that the event names and does not show: what they were at its time is to be asked for.
+    pub wanted: Vec<ObjectKey>,
     /// Whether this type of event is known here.
     pub handled: bool,
 }

@@ -95,15 +95,36 @@ impl ObjectState {
         self.offsets.map(|(_, last)| last)
     }
 
+    /// The second of the sights that lead, where they are of one second and leave open which was the last: what is so since
+    /// then is to be asked for.
+    pub fn undecided(&self) -> Option<Micros> {
+        // Of most objects one sight leads, and nothing has to be searched.
+        let (sight, certain) = if self.sights.len() < 2 { None } else { self.leading().pop() }?;
+        (!certain).then_some(sight.at)
+    }
+
+    /// Whether the events say for certain what the object was, whole, since `at`: in that second or later, or, after the event
+    /// `told` of that second, in a later one or by that event itself.
+    pub fn tells_of(&self, at: Micros, told: Option<&str>) -> bool {
+        let Some((sight, certain)) = self.leading().pop() else { return false };
+        let (last, at) = (sight.at.seconds(), at.seconds());
+        let shown = || told.is_none_or(|told| self.sights.iter().any(|sight| sight.event_id == told));
+        certain && sight.whole && (last > at || last == at && shown())
+    }
+
+    /// Of each lane the sight that came last, and whether that is certain.
+    fn leading(&self) -> Vec<(&Sight, bool)> {
+        let lanes = self.sights.chunk_by(|a, b| a.step.lane == b.step.lane);
+        let last = |lane| {
+            let (i, certain) = fold::last(lane);
+            (&lane[i], certain)
+        };
+        lanes.map(last).collect()
+    }
+
     /// The object's one row; `None` while only other objects spoke of it.
     pub fn row(&self) -> Option<Row> {
-        let lanes = self.sights.chunk_by(|a, b| a.step.lane == b.step.lane);
-        let mut leading: Vec<(&Sight, bool)> = lanes
-            .map(|lane| {
-                let (i, certain) = fold::last(lane);
-                (&lane[i], certain)
-            })
-            .collect();
+        let mut leading = self.leading();
         let (sight, certain) = leading.pop()?;
         let mut row = sight.row.clone();
         for (earlier, _) in leading.iter().rev() {

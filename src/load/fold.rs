@@ -6,7 +6,7 @@
 //! they lead to the whole of it, so what was cut off by a crash is simply folded again.
 
 use std::{
-    collections::{BTreeMap, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, hash_map::Entry},
     sync::Arc,
 };
 
@@ -15,6 +15,7 @@ use ahash::{HashMap, HashSet};
 use super::{
     LoadError,
     people::{self, People},
+    wanted::{Want, Wanted},
 };
 use crate::{
     base::{Logged, Offset},
@@ -24,6 +25,9 @@ use crate::{
     },
     store::{Batch, Keyspace, Store, StoreError, Vault},
 };
+
+/// The keyspace of the states of objects.
+pub(super) const OBJECTS: &str = "objects";
 
 /// Entries a batch when state is copied: its journal record stays a few MB.
 const ADOPTED_AT_ONCE: usize = 10_000;
@@ -38,6 +42,7 @@ pub struct Folder {
     pub(super) people: Keyspace,
     /// Offsets of events that no fact could be made of when they were loaded, and that nothing has mended since.
     undecodable: Keyspace,
+    wanted: Wanted,
     vault: Vault,
     store: Store,
 }
@@ -60,6 +65,8 @@ pub struct Folded {
     people: People,
     /// Whether the event at an offset is undecodable, where that changed.
     undecodable: BTreeMap<Offset, bool>,
+    /// Objects that events named and did not show.
+    wanted: BTreeSet<Want>,
     /// State before this that is on its way to the store.
     below: Option<Arc<Folded>>,
 }
@@ -83,9 +90,10 @@ impl Folder {
         Ok(Folder {
             decoder,
             merchant_id: merchant_id.into(),
-            objects: store.keyspace("objects")?,
+            objects: store.keyspace(OBJECTS)?,
             people: store.keyspace(people::PEOPLE)?,
             undecodable: store.keyspace("undecodable")?,
+            wanted: Wanted::open(store)?,
             vault,
             store: store.clone(),
         })
@@ -141,8 +149,12 @@ impl Folder {
 
     /// Takes over all state of `other`, another store's, in place of its own, and keeps the addresses that it knows.
     pub fn adopt(&self, other: &Folder) -> Result<(), StoreError> {
-        let all =
-            [(&self.objects, &other.objects), (&self.people, &other.people), (&self.undecodable, &other.undecodable)];
+        let all = [
+            (&self.objects, &other.objects),
+            (&self.people, &other.people),
+            (&self.undecodable, &other.undecodable),
+            (self.wanted.entries(), other.wanted.entries()),
+        ];
         for (mine, theirs) in all {
             mine.clear()?;
             let mut batch = self.store.batch();
@@ -204,6 +216,8 @@ impl Folder {
         for claim in &decoded.claims {
             folded.people.admit((&self.people, below), claim, event.offset)?;
         }
+        let (since, id) = (event.envelope.occurred_at, &event.envelope.event_id);
+        folded.wanted.extend(decoded.wanted.into_iter().map(|key| Want { key, since, event: Some(id.clone()) }));
         run.contacts.extend(decoded.contacts);
         Ok(())
     }
@@ -286,14 +300,14 @@ impl Folded {
 
     /// The newest row of every object and person that the events changed.
     pub fn rows(&self) -> Changes {
-        by_table(self.objects.values().filter_map(changed_row).chain(self.people.rows().map(unknown)))
+        by_table(self.objects.values().filter_map(changed_row).chain(self.people.rows()))
     }
 
     /// Those of them that `run`, the last one folded, changed.
     pub fn rows_of(&mut self, run: &Run) -> Changes {
         let people = self.people.fresh_rows();
         let objects = run.touched.iter().filter_map(|key| self.objects.get(key)).filter_map(changed_row);
-        by_table(objects.chain(people.into_iter().map(unknown)))
+        by_table(objects.chain(people))
     }
 
     /// Stores the state and puts what is to go with the loader's position into `batch`. To be called when the tables hold
@@ -307,12 +321,16 @@ impl Folded {
             let mut some = folder.store.batch();
             for (key, state) in objects.by_ref().take(STORED_AT_ONCE) {
                 some.put(&folder.objects, key, state.to_bytes()?);
+                if let Some(since) = state.undecided().filter(|_| state.key().asked_for().is_some()) {
+                    folder.wanted.add(&Want { key: state.key().clone(), since, event: None }, &mut some);
+                }
             }
             some.commit()?;
             if gently {
                 folder.store.sync()?;
             }
         }
+        self.wanted.iter().for_each(|want| folder.wanted.add(want, batch));
         // That an event is mended must not be known before what it says is.
         for (offset, undecodable) in &self.undecodable {
             match undecodable {
@@ -350,11 +368,6 @@ fn sort(changes: &mut Changes) {
 
 fn changed_row(state: &ObjectState) -> Option<Change> {
     stamped(state).map(|row| Change { row, first: state.first_offset() })
-}
-
-/// Which identifiers are new is not asked: they gather in the changes and are folded in from there.
-fn unknown(row: Stamped) -> Change {
-    Change { row, first: None }
 }
 
 fn stamped(state: &ObjectState) -> Option<Stamped> {

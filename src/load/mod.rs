@@ -14,6 +14,7 @@ mod people;
 mod publish;
 mod rebuild;
 mod recall;
+mod wanted;
 
 use std::{
     ops::AddAssign,
@@ -28,6 +29,7 @@ pub use people::PhoneBook;
 pub use publish::fold_in;
 pub use rebuild::{Refolded, Until, refold};
 pub use recall::{at_offsets, events_of, note_versions, raw_end};
+pub use wanted::{Want, Wanted};
 
 use self::{
     commit::{Commit, Rooms},

@@ -4,11 +4,11 @@
 //! component's identifiers; `p` + world + phone + `:` + identifier, for the phone that was told last with it. World is `l`
 //! (live) or `t` (test): they never meet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ahash::HashMap;
 
-use super::LoadError;
+use super::{LoadError, fold::Change};
 use crate::{
     base::{Micros, Offset, PersonId},
     facts::{
@@ -48,6 +48,8 @@ struct Slot {
     /// Identifiers that this batch named, and those of them that no fresh rows told of yet.
     named: BTreeSet<String>,
     fresh: BTreeSet<String>,
+    /// Identifiers that nobody named before this batch, and where it named them first.
+    new: BTreeMap<String, Offset>,
 }
 
 impl People {
@@ -60,9 +62,12 @@ impl People {
     ) -> Result<(), LoadError> {
         let world = world(claim.livemode);
         let names: Vec<String> = claim.identifiers.iter().map(|i| format!("{world}{}", i.id())).collect();
-        let mut homes = BTreeSet::new();
+        let (mut homes, mut new) = (BTreeSet::new(), Vec::new());
         for name in &names {
-            homes.extend(self.home((store, below), name, claim.livemode)?);
+            match self.home((store, below), name, claim.livemode)? {
+                Some(home) => drop(homes.insert(home)),
+                None => new.push(name[1..].to_owned()),
+            }
         }
         let mut homes = homes.into_iter();
         let home = match homes.next() {
@@ -81,15 +86,17 @@ impl People {
             }
             parts.push(joined);
             self.gone.insert(std::mem::take(&mut self.slots[other].root));
-            let Slot { known, phones, named, fresh, .. } = std::mem::take(&mut self.slots[other]);
+            let Slot { known, phones, named, fresh, new, .. } = std::mem::take(&mut self.slots[other]);
             self.slots[home].known.extend(known);
             self.slots[home].phones.extend(phones);
             self.slots[home].named.extend(named);
             self.slots[home].fresh.extend(fresh);
+            self.slots[home].new.extend(new);
         }
         let slot = &mut self.slots[home];
         slot.component = Component::join(parts, claim);
         slot.last = slot.last.max(offset);
+        slot.new.extend(new.into_iter().map(|name| (name, offset)));
         for name in names {
             slot.named.insert(name[1..].to_owned());
             slot.fresh.insert(name[1..].to_owned());
@@ -128,13 +135,14 @@ impl People {
         Ok(Some(home))
     }
 
-    /// The identities that the batch named, and the merges that the tables do not know yet.
-    pub fn rows(&self) -> impl Iterator<Item = Stamped> + '_ {
+    /// The identities that the batch named, and the merges that the tables do not know yet; of what is surely new the offset at
+    /// which it came.
+    pub fn rows(&self) -> impl Iterator<Item = Change> + '_ {
         self.slots.iter().flat_map(|slot| slot.rows(&slot.named))
     }
 
     /// Those of them that came, or may have changed, since this was last asked.
-    pub fn fresh_rows(&mut self) -> Vec<Stamped> {
+    pub fn fresh_rows(&mut self) -> Vec<Change> {
         let mut rows = Vec::new();
         for touched in std::mem::take(&mut self.touched) {
             let fresh = std::mem::take(&mut self.slots[touched].fresh);
@@ -171,16 +179,17 @@ impl Slot {
         Slot { root, livemode, component, last, known, phones, ..Slot::default() }
     }
 
-    fn rows(&self, named: &BTreeSet<String>) -> impl Iterator<Item = Stamped> + use<> {
+    fn rows(&self, named: &BTreeSet<String>) -> impl Iterator<Item = Change> + use<> {
         let named = self.component.identity_rows().into_iter().filter(|r| named.contains(&r.identity_id));
+        let named = named.map(|row| (self.new.get(&row.identity_id).copied(), Row::from(row)));
         let merges = self
             .component
             .merge_rows()
             .into_iter()
             .filter(|m| !self.known.contains(&(m.old.clone(), m.new.clone(), m.merged_at)));
-        let rows: Vec<Row> = named.map(Row::from).chain(merges.map(Row::from)).collect();
+        let rows: Vec<_> = named.chain(merges.map(|row| (None, Row::from(row)))).collect();
         let (livemode, offset) = (self.livemode, self.last);
-        rows.into_iter().map(move |row| Stamped { row, livemode, offset })
+        rows.into_iter().map(move |(first, row)| Change { row: Stamped { row, livemode, offset }, first })
     }
 }
 

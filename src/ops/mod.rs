@@ -16,6 +16,7 @@ mod request;
 mod run;
 mod segments;
 mod topics;
+mod wanted;
 mod watch;
 
 use std::{
@@ -48,7 +49,7 @@ use crate::{
     engine::{Engine, Limits, Session},
     facts::Decoder,
     lake::Lake,
-    load::{self, Folder, Loaded, Loader, PhoneBook, Place, fold_in},
+    load::{self, Folder, Loaded, Loader, PhoneBook, Place, Wanted, fold_in},
     log::EventLog,
     pipeline::{self, Project, Runner},
     store::{self, Store, Vault},
@@ -78,6 +79,7 @@ pub struct Instance {
     /// What `fx()` converts by.
     rates: CurrentRates,
     phone_book: PhoneBook,
+    wanted: Wanted,
     store: Store,
     /// Released last.
     _lock: DirLock,
@@ -140,6 +142,7 @@ impl Instance {
             backfills: Backfills::open(&store)?,
             rates,
             phone_book: PhoneBook::open(&store)?,
+            wanted: Wanted::open(&store)?,
             settings,
             privacy_key,
             names,
@@ -247,6 +250,10 @@ impl Instance {
         load::note_versions(&self.lake, &self.store)?;
         folded?;
         if nightly {
+            // Whoever asks strikes off what was met, and nobody may.
+            for livemode in [true, false] {
+                self.wanted.count(livemode, usize::MAX)?;
+            }
             let mut batch = self.store.batch();
             batch.put(&self.runs, FOLDED_IN, now.0.to_be_bytes());
             batch.commit()?;

@@ -31,6 +31,8 @@ const UPKEEP: Duration = Duration::from_secs(60);
 const RATES_LOOK: Duration = Duration::from_secs(20);
 /// Stripe's webhooks bring what happens; this is for those that did not arrive.
 const ASK_STRIPE: Duration = Duration::from_secs(600);
+/// Between two looks for single objects that events leave open.
+const ASK_FOR_OBJECTS: Duration = Duration::from_secs(5);
 /// Klaviyo's webhooks are for some plans only, and consent is believed for a quarter of an hour.
 const ASK_KLAVIYO: Duration = Duration::from_secs(60);
 /// Messages wait so long for the first answers of the APIs.
@@ -54,6 +56,12 @@ pub async fn go_on(instance: Arc<Instance>, stop: watch::Receiver<bool>) -> Resu
         i.refresh_rates().await
     });
     loops.spawn(rates.boxed());
+    let told = stop.clone();
+    let objects = repeat("asking Stripe for objects", ASK_FOR_OBJECTS, instance.clone(), stop.clone(), move |i| {
+        let told = told.clone();
+        async move { i.ask_for_wanted(told).await }
+    });
+    loops.spawn(objects.boxed());
     loops.spawn(repeat("upkeep", UPKEEP, instance, stop, |i| async move { i.upkeep().await }).boxed());
     while let Some(ended) = loops.join_next().await {
         ended?;

@@ -63,6 +63,8 @@ pub struct Shop {
     pub sources: Vec<Source>,
     /// Nothing happens from here on; events may arrive some hours later.
     pub end: Micros,
+    /// For how many eighths of the days its Stripe account speaks the version of 2022, before it is upgraded.
+    pub old_eighths: u32,
 }
 
 impl Default for Shop {
@@ -73,6 +75,7 @@ impl Default for Shop {
             seed: 1,
             sources: vec![Source::Stripe, Source::Klaviyo, Source::Storefront],
             end: DEFAULT_END,
+            old_eighths: 1,
         }
     }
 }

@@ -180,9 +180,13 @@ impl World {
         }
     }
 
-    /// Stripe's account was upgraded once an eighth of the time had passed.
     pub fn version(&self, at: i64) -> Version {
-        if at < self.start.0 + (self.shop.end.0 - self.start.0) / 8 { Version::Old } else { Version::New }
+        if self.is_within(self.shop.old_eighths, at) { Version::Old } else { Version::New }
+    }
+
+    /// Whether so many eighths of the shop's time have not passed yet.
+    pub fn is_within(&self, eighths: u32, at: i64) -> bool {
+        at < self.start.0 + (self.shop.end.0 - self.start.0) / 8 * i64::from(eighths)
     }
 
     pub fn stripe(&mut self, say: &Say, object: &Object) {

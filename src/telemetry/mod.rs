@@ -86,6 +86,12 @@ pub fn polled(source: Source, brought: u64) {
     counter!("tillstream_polled_events_total", "source" => source.as_str()).increment(brought);
 }
 
+/// A single object was asked for by its id; `known`: the provider has it.
+pub fn asked_for_object(known: bool) {
+    let known = if known { "yes" } else { "no" };
+    counter!("tillstream_objects_asked_for_total", "known" => known).increment(1);
+}
+
 /// The loader committed a batch.
 pub fn loaded(events: u64, quarantined: u64, seconds: f64) {
     counter!("tillstream_events_loaded_total").increment(events);

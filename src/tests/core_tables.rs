@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -13,6 +14,7 @@ use crate::{
         rows::{self, Record},
     },
     tests::{
+        cases,
         engine::{Memory, csv, engine, options},
         tables::row,
     },
@@ -297,10 +299,19 @@ async fn movements_have_the_name_of_what_changed() {
     .await;
 }
 
-/// At any day's end: what all bring is what came in by movements less what went.
-#[tokio::test]
-async fn movements_add_up_to_what_subscriptions_bring_on_every_day() {
-    let mut dice = 7u64;
+proptest! {
+    #![proptest_config(cases(24))]
+
+    /// At any day's end: what all bring is what came in by movements less what went.
+    #[test]
+    fn movements_add_up_to_what_subscriptions_bring_on_every_day(seed in any::<u64>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(movements_add_up(seed));
+    }
+}
+
+async fn movements_add_up(seed: u64) {
+    let mut dice = seed;
     let mut roll = |n: u64| {
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (dice >> 33) % n

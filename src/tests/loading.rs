@@ -67,7 +67,7 @@ fn many_customers() -> impl Iterator<Item = Envelope> {
 }
 
 /// Copies a folder to another place, or back from it.
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     drop(fs::remove_dir_all(to));
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }

@@ -12,6 +12,7 @@ mod core_tables;
 pub mod engine;
 mod evolution;
 pub mod facts;
+mod histories;
 mod hostile;
 mod lake;
 mod loading;
@@ -19,6 +20,7 @@ mod log;
 mod lost_state;
 mod models;
 mod pipelines;
+mod pruning;
 mod quarantine;
 mod receivers;
 // Of which `tests/it` uses the rest.

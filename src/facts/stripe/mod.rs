@@ -8,7 +8,10 @@
 //! An object that was fetched from the API rather than told by an event is an event of type `<object>.fetched`, at the
 //! time by Stripe's clock at which it was so. That is after every event of before, but no moment of the object's life:
 //! it marks none, and the row falls back on what the object states of itself ([`super::complete`]).
+//!
+//! A thin event of one of these objects (`v1.charge.updated`) names it and does not show it: the object is wanted.
 
+mod asked;
 mod attempt;
 mod balance;
 mod charge;
@@ -59,10 +62,23 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
         kind if kind.starts_with("balance_transaction.") => balance::decode(event)?,
         kind if kind.starts_with("radar.early_fraud_warning.") => risk::decode_warning(event)?,
         kind if kind.starts_with("review.") => risk::decode_review(event)?,
+        kind if kind.starts_with(THIN) => announce(event),
         _ => false,
     };
     event.decoded.handled = handled;
     Ok(())
+}
+
+/// How the types of thin events of these objects begin.
+const THIN: &str = "v1.";
+
+fn announce(event: &mut Event) -> bool {
+    let envelope = event.envelope;
+    let table = envelope.object_type.as_deref().and_then(asked::table_of);
+    let wanted = table.zip(envelope.object_id.as_deref()).map(|(table, id)| event.key(table, id));
+    let is_ours = wanted.is_some();
+    event.decoded.wanted.extend(wanted);
+    is_ours
 }
 
 /// What of an event is needed beside its envelope.

@@ -76,7 +76,7 @@ impl Backfills {
     }
 
     /// The API of a source; `None` where there is no key for it, or it has none.
-    pub(super) async fn api(&self, source: Source, settings: &Settings) -> Result<Option<Api>, OpsError> {
+    pub(in crate::ops) async fn api(&self, source: Source, settings: &Settings) -> Result<Option<Api>, OpsError> {
         let Some(provider) = self.provider(source) else { return Ok(None) };
         let set_up = || async {
             Ok::<_, OpsError>(match source {

@@ -12,6 +12,7 @@ use crate::{
     base::{Micros, Source},
     config::{EmailChannel, SmsChannel},
     net::{self, Outcome},
+    sources::api::Api,
 };
 
 /// One thing that was looked at.
@@ -32,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BACKLOG: u64 = 100_000;
 /// A sync that takes this long on average holds every webhook up as long.
 const SLOW_SYNC_MS: f64 = 100.0;
+/// More open objects are not counted.
+const MANY: usize = 1000;
 /// Before this the clock is surely wrong: 2025-01-01.
 const EARLIEST: Micros = Micros(1_735_689_600_000_000);
 
@@ -42,6 +45,7 @@ impl Instance {
         findings.extend([self.stripe(), self.receivers()]);
         findings.extend(self.rates_finding());
         findings.extend(self.apis().await);
+        findings.extend(self.wanted_finding().await);
         findings.extend(self.providers().await);
         findings.extend([self.pipelines().await, self.runs().await, self.held_segments().await, self.messages()]);
         findings
@@ -162,6 +166,30 @@ impl Instance {
             findings.push(Finding::new(&format!("{source} api"), ok, found.unwrap_or_else(|e| e), &remedy));
         }
         findings
+    }
+
+    /// Objects that wait to be asked for: nothing is wrong with that, but someone should ask.
+    async fn wanted_finding(&self) -> Option<Finding> {
+        let asked = match self.backfills.api(Source::Stripe, &self.settings).await {
+            Ok(Some(Api::Stripe(api))) => Some(api.is_live()),
+            _ => None,
+        };
+        let count = |livemode| Ok::<_, OpsError>((livemode, self.wanted.count(livemode, MANY)?));
+        let counts = match [count(true), count(false)].into_iter().collect::<Result<Vec<_>, _>>() {
+            Ok(counts) => counts,
+            Err(error) => return Some(Finding::fault("open objects", error.to_string(), "tillstream rebuild")),
+        };
+        let told = counts.into_iter().filter(|(_, n)| *n > 0).map(|(livemode, n)| {
+            let (world, least) = (if livemode { "live" } else { "test" }, if n == MANY { "at least " } else { "" });
+            let asks = if asked == Some(livemode) {
+                "serve asks for them"
+            } else {
+                "no key of that mode is set ([stripe] api_key) to ask with"
+            };
+            format!("of {least}{n} objects in {world} mode events leave open what they are by now: {asks}")
+        });
+        let found = told.collect::<Vec<_>>().join("; ");
+        (!found.is_empty()).then(|| Finding::new("open objects", true, found, ""))
     }
 
     /// Providers that messages would go to.

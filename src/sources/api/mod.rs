@@ -108,6 +108,8 @@ pub enum ApiError {
     Key { provider: &'static str, section: &'static str, status: u16, detail: String, needs: &'static str },
     #[error("{provider} refused {path} ({status}): {detail}")]
     Refused { provider: &'static str, path: &'static str, status: u16, detail: String },
+    #[error("{provider} knows no such object under {path}")]
+    Absent { provider: &'static str, path: &'static str },
     #[error("{provider} could not be asked: {why}{}; what came is kept: the same command goes on from there", later(*wait))]
     Unreachable { provider: &'static str, why: String, wait: Option<Duration> },
     #[error("{provider} answered {path} with what is no page: {why}; what came before is kept: try again later")]

@@ -6,8 +6,10 @@
 //! after the window's end, and the next window's.
 //!
 //! An object that was listed is made an event of type `<object>.fetched`, with the object as it came inside. Its id
-//! (`fetched:…`) holds a digest of the object, so that the same state is the same event whenever it is fetched; its time is that of
-//! the answer, by Stripe's clock, at which the object was so: no event of before can outweigh it, and any later one does.
+//! (`fetched:…`) holds a digest of the object, so that the same state is the same event whenever it is listed; its time is that of
+//! the answer, by Stripe's clock, at which the object was so: no event of before can outweigh it, and any later one does. An
+//! object that was asked for by its id is made the same, but for its id, which holds that time: what was so before and is so
+//! again is news.
 
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use serde_json::value::RawValue;
 
 use super::{ApiError, Leg, List, Page, Window, ask, client, envelope, with_query};
 use crate::{
-    base::{Digest, Micros, Source, time::DAY},
+    base::{Digest, Envelope, Micros, Source, time::DAY},
     config::{self, BaseUrl, Secret},
     net::{Client, Limit, NetError, Request, Response},
 };
@@ -48,6 +50,9 @@ const OBJECTS: [List; 11] = [
     List::StripeWarnings,
     List::StripeReviews,
 ];
+
+/// How the type ends that a fetched object gets.
+const FETCHED: &str = ".fetched";
 
 #[derive(Clone)]
 pub struct StripeApi {
@@ -137,6 +142,7 @@ struct Fault {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct FaultBody {
+    code: Option<String>,
     message: Option<String>,
     param: Option<String>,
 }
@@ -161,9 +167,9 @@ impl StripeApi {
         query.extend(after.map(|id| ("starting_after", id.to_owned())));
         // Unless asked, Stripe leaves out those that are over.
         query.extend((leg.list == List::StripeSubscriptions).then(|| ("status", "all".to_owned())));
-        let response = self.get(path, &query).await?;
+        let response = self.get(path, None, &query).await?;
         let now = Micros::now();
-        let asked_at = response.header("date").and_then(date).unwrap_or(now);
+        let asked_at = asked_at(&response, now);
         read(leg.list, &response.body, self.live, asked_at, now).map_err(|why| ApiError::NoPage {
             provider: PROVIDER,
             path,
@@ -172,11 +178,41 @@ impl StripeApi {
     }
 
     pub(super) async fn probe(&self) -> Result<(), ApiError> {
-        self.get(path(List::StripeEvents), &[("limit", "1".to_owned())]).await.map(|_| ())
+        self.get(path(List::StripeEvents), None, &[("limit", "1".to_owned())]).await.map(|_| ())
     }
 
-    async fn get(&self, path: &'static str, query: &[(&str, String)]) -> Result<Response, ApiError> {
-        let request = Request::get(with_query(&self.base.join(path), query))
+    /// Whether the key is of live mode. A key sees one world alone.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// The object of this type and id, as the event that says what it is now; `None` where there is none.
+    pub async fn object(&self, of_type: &str, id: &str) -> Result<Option<Envelope>, ApiError> {
+        let has_type = |list: &List| kind(*list).and_then(|kind| kind.strip_suffix(FETCHED)) == Some(of_type);
+        let Some(list) = OBJECTS.into_iter().chain([List::StripeBalanceTransactions]).find(has_type) else {
+            return Ok(None);
+        };
+        let path = path(list);
+        let response = match self.get(path, Some(id), &[]).await {
+            Err(ApiError::Absent { .. }) => return Ok(None),
+            response => response?,
+        };
+        let now = Micros::now();
+        one(list, &response.body, self.live, asked_at(&response, now), now).map(Some).map_err(|why| ApiError::NoPage {
+            provider: PROVIDER,
+            path,
+            why,
+        })
+    }
+
+    /// Of a list, or of the object in it that has this id.
+    async fn get(&self, path: &'static str, id: Option<&str>, query: &[(&str, String)]) -> Result<Response, ApiError> {
+        let address = self.base.join(path);
+        let address = match id {
+            Some(id) => format!("{address}/{id}"),
+            None => with_query(&address, query),
+        };
+        let request = Request::get(address)
             .header("authorization", format!("Bearer {}", self.key.expose()))
             .header("stripe-version", VERSION)
             .wants_json();
@@ -196,6 +232,10 @@ impl StripeApi {
             400 | 404 if fault.error.param.as_deref() == Some("starting_after") => {
                 ApiError::Expired { provider: PROVIDER, path }
             }
+            // Any proxy says 404; only Stripe says of what.
+            404 if fault.error.code.as_deref() == Some("resource_missing") => {
+                ApiError::Absent { provider: PROVIDER, path }
+            }
             _ => ApiError::Refused { provider: PROVIDER, path, status, detail },
         })
     }
@@ -209,6 +249,20 @@ fn without_key(detail: String) -> String {
     }
 }
 
+/// By Stripe's clock, where it tells.
+fn asked_at(response: &Response, now: Micros) -> Micros {
+    response.header("date").and_then(date).unwrap_or(now)
+}
+
+/// A single object; `Err`: why it is none.
+fn one(list: List, body: &[u8], live: bool, asked_at: Micros, now: Micros) -> Result<Envelope, String> {
+    let raw: &RawValue = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+    let item: Item = serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
+    let kind = kind(list).ok_or("it is of no object")?;
+    let text = fetched(kind, raw, &item, live, (asked_at, true)).map_err(|e| e.to_string())?;
+    Ok(envelope(Source::Stripe, text, now))
+}
+
 /// A page's items; `Err`: why it is none.
 fn read(list: List, body: &[u8], live: bool, asked_at: Micros, now: Micros) -> Result<Page, String> {
     let listed: Listed = serde_json::from_slice(body).map_err(|e| e.to_string())?;
@@ -219,7 +273,7 @@ fn read(list: List, body: &[u8], live: bool, asked_at: Micros, now: Micros) -> R
         page.reached = item.created.and_then(Micros::from_seconds).or(page.reached);
         let text = match kind(list) {
             None => raw.get().as_bytes().to_vec(),
-            Some(kind) => fetched(kind, raw, &item, live, asked_at).map_err(|e| e.to_string())?,
+            Some(kind) => fetched(kind, raw, &item, live, (asked_at, false)).map_err(|e| e.to_string())?,
         };
         page.envelopes.push(envelope(Source::Stripe, text, now));
         last = Some(item.id);
@@ -254,11 +308,12 @@ fn fetched(
     object: &RawValue,
     item: &Item,
     live: bool,
-    asked_at: Micros,
+    (asked_at, is_news): (Micros, bool),
 ) -> Result<Vec<u8>, serde_json::Error> {
     let digest = Digest::of_json(object.get())?;
+    let when = if is_news { format!("@{}", asked_at.seconds()) } else { String::new() };
     serde_json::to_vec(&Fetched {
-        id: format!("fetched:{}:{digest}", item.id),
+        id: format!("fetched:{}:{digest}{when}", item.id),
         object: "event",
         kind,
         api_version: VERSION,
@@ -278,7 +333,10 @@ fn date(text: &str) -> Option<Micros> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Via, time::HOUR};
+    use crate::{
+        base::{Via, time::HOUR},
+        facts::{ObjectKey, Table},
+    };
 
     const NOW: Micros = Micros(1_800_000_000_000_000);
 
@@ -310,6 +368,30 @@ mod tests {
         assert_eq!(first.identity(), listed(5, NOW.plus(HOUR)).identity());
         assert_ne!(first.identity(), listed(6, NOW).identity());
         assert_ne!(first.event_id, listed(6, NOW).event_id);
+    }
+
+    #[test]
+    fn an_object_that_was_asked_for_is_an_event_of_that_moment() {
+        let asked =
+            |at| one(List::StripeCharges, br#"{"object":"charge","id":"ch_1","livemode":false}"#, true, at, NOW);
+        let (first, again) = (asked(NOW).unwrap(), asked(NOW.plus(HOUR)).unwrap());
+        assert_eq!((first.event_type.as_str(), first.object_id.as_deref()), ("charge.fetched", Some("ch_1")));
+        assert_eq!((first.livemode, first.occurred_at), (false, NOW));
+        assert_ne!(first.event_id, again.event_id);
+        assert_ne!(first.identity(), again.identity());
+        let none = one(List::StripeCharges, b"<html>", true, NOW, NOW).unwrap_err();
+        assert!(none.contains("expected value"), "{none}");
+        assert!(one(List::StripeCharges, br#"{"error":{}}"#, true, NOW, NOW).unwrap_err().contains("id"));
+    }
+
+    #[test]
+    fn whatever_a_row_is_asked_for_by_has_a_list() {
+        let key = |table| ObjectKey { table, livemode: true, id: "x_1".to_owned() };
+        let listed = |of: &str| OBJECTS.iter().any(|list| kind(*list) == Some(&*format!("{of}{FETCHED}")));
+        let asked: Vec<ObjectKey> = Table::ALL.into_iter().map(key).filter(|key| key.asked_for().is_some()).collect();
+        assert!(asked.len() > 10);
+        let lacks: Vec<&ObjectKey> = asked.iter().filter(|key| !listed(key.asked_for().unwrap().0)).collect();
+        assert!(lacks.iter().all(|key| key.table == Table::BalanceTransactions), "{lacks:?}");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{decode, fold, fold_at, intents, rows};
 use crate::{
-    base::Offset,
-    facts::{ObjectKey, ObjectState, Row},
+    base::{Micros, Offset},
+    facts::{ObjectKey, ObjectState, Row, Table},
     tests::cases,
 };
 
@@ -405,6 +405,10 @@ proptest! {
     }
 }
 
+fn charge_state(states: &BTreeMap<ObjectKey, ObjectState>) -> ObjectState {
+    states.values().find(|state| state.key().table == Table::Charges).unwrap().clone()
+}
+
 #[test]
 fn a_gap_among_the_links_is_flagged() {
     let (events, _) = charge_life(&[]);
@@ -417,6 +421,22 @@ fn a_gap_among_the_links_is_flagged() {
         event["id"] = json!(format!("evt_{n}"));
     }
     let both = [&first, &second];
+    let (state, at) = (charge_state(&fold(both)), first["created"].as_i64().and_then(Micros::from_seconds).unwrap());
+    assert_eq!((state.undecided(), state.tells_of(at, None)), (Some(at), false));
+    // Told once more what it is, it is known, as of then.
+    let mut fetched = events[2].clone();
+    (fetched["id"], fetched["type"]) = (json!("fetched:1"), json!("charge.fetched"));
+    fetched["created"] = json!(at.seconds() + 9);
+    let state = charge_state(&fold([&second, &fetched, &first]));
+    assert_eq!(state.undecided(), None);
+    let tells = |after: i64, told| state.tells_of(at.plus(after), told);
+    assert_eq!((tells(9_900_000, None), tells(10_000_000, None)), (true, false));
+    assert_eq!(
+        (tells(8_900_000, Some("evt_7")), tells(9_100_000, Some("evt_7"))),
+        (true, false),
+        "of that very second"
+    );
+    assert!(tells(9_100_000, Some("fetched:1")), "the event itself");
     let charge = crate::tests::facts::only!(rows(&fold(both)).into_values().collect::<Vec<_>>(), Charge);
     assert!(charge.order_ambiguous);
     // With the one between, it is known.

@@ -46,6 +46,8 @@ pub struct Asked {
 pub struct Book {
     /// By path, oldest first; Stripe's lists are shown the other way round.
     pub items: BTreeMap<String, Vec<Value>>,
+    /// What there is by its own path.
+    pub objects: BTreeMap<String, Value>,
     /// Klaviyo's metrics and profiles, which pages have beside the list.
     pub beside: Vec<Value>,
     pub faults: VecDeque<Fault>,
@@ -137,6 +139,17 @@ async fn answer(
         Some(Fault::Slow) => tokio::time::sleep(Duration::from_secs(2)).await,
         Some(Fault::Forgets) => return forgets(&path),
         _ => {}
+    }
+    // Lists are never asked for without a query.
+    if query.is_empty() && path.starts_with("/v1/") {
+        return match provider.book().objects.get(&path) {
+            Some(object) => object.to_string().into_response(),
+            None => (
+                StatusCode::NOT_FOUND,
+                json!({"error": {"code": "resource_missing", "message": "No such object"}}).to_string(),
+            )
+                .into_response(),
+        };
     }
     let (page, window) = {
         let mut book = provider.book();
