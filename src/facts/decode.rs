@@ -17,6 +17,7 @@ use super::{
     people::{Phones, Someone},
     provider, storefront, stripe,
     table::Table,
+    want::{Want, Why},
 };
 use crate::base::{Currency, E164, Envelope, Micros, Pseudonymizer, SharedAddresses, Source};
 
@@ -39,8 +40,8 @@ pub struct Decoded {
     pub claims: Vec<IdentityClaim>,
     /// For the vault.
     pub contacts: Vec<Contact>,
-    /// Objects that the event names and does not show: what they were at its time is to be asked for.
-    pub wanted: Vec<ObjectKey>,
+    /// What the event leaves open.
+    pub wanted: Vec<Want>,
     /// Whether this type of event is known here.
     pub handled: bool,
 }
@@ -173,6 +174,12 @@ impl<'a> Event<'a> {
                 self.decoded.contacts.push(contact);
             }
         }
+    }
+
+    /// An object is to be asked for: what it was after this event.
+    pub fn want(&mut self, table: Table, id: &str, why: Why) {
+        let (key, since) = (self.key(table, id), self.at());
+        self.decoded.wanted.push(Want { key, since, why });
     }
 
     /// Adds parts to another object's row.

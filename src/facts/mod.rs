@@ -30,6 +30,7 @@ mod storefront;
 mod stripe;
 mod suppression;
 mod table;
+mod want;
 
 pub use self::{
     decode::{Contact, DecodeError, Decoded, Decoder},
@@ -38,4 +39,5 @@ pub use self::{
     rows::{BatchError, Row, Stamped, batch},
     state::{ObjectState, StateError},
     table::Table,
+    want::{Want, Why},
 };

@@ -10,6 +10,7 @@ use super::{
     Row, complete, fold,
     observation::{Fact, Mark, ObjectKey, Observation, Part, Sight},
     table::Table,
+    want::{Want, Why},
 };
 use crate::base::{Micros, Offset};
 
@@ -95,21 +96,23 @@ impl ObjectState {
         self.offsets.map(|(_, last)| last)
     }
 
-    /// The second of the sights that lead, where they are of one second and leave open which was the last: what is so since
-    /// then is to be asked for.
-    pub fn undecided(&self) -> Option<Micros> {
+    /// To ask for, where the sights that lead are of one second and leave open which was the last.
+    pub fn undecided(&self) -> Option<Want> {
         // Of most objects one sight leads, and nothing has to be searched.
         let (sight, certain) = if self.sights.len() < 2 { None } else { self.leading().pop() }?;
-        (!certain).then_some(sight.at)
+        (!certain).then(|| Want { key: self.key.clone(), since: sight.at, why: Why::Undecided })
     }
 
-    /// Whether the events say for certain what the object was, whole, since `at`: in that second or later, or, after the event
-    /// `told` of that second, in a later one or by that event itself.
-    pub fn tells_of(&self, at: Micros, told: Option<&str>) -> bool {
+    /// Whether the events say by now what `want` is for: what the object was, whole and for certain, in a later second, or
+    /// else in that second if they are enough for that. To the second, as events are.
+    pub fn meets(&self, want: &Want) -> bool {
         let Some((sight, certain)) = self.leading().pop() else { return false };
-        let (last, at) = (sight.at.seconds(), at.seconds());
-        let shown = || told.is_none_or(|told| self.sights.iter().any(|sight| sight.event_id == told));
-        certain && sight.whole && (last > at || last == at && shown())
+        let (last, since) = (sight.at.seconds(), want.since.seconds());
+        let is_enough = || match &want.why {
+            Why::Undecided => true,
+            Why::NotShown { event_id } => self.sights.iter().any(|sight| sight.event_id == *event_id),
+        };
+        certain && sight.whole && (last > since || last == since && is_enough())
     }
 
     /// Of each lane the sight that came last, and whether that is certain.

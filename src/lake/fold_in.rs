@@ -10,7 +10,7 @@
 //! is. Before the first commit nothing is changed; between the two the changes say what the base already says. Files
 //! without a changed object are left alone, so that a refund after a month costs its own file and not all of history.
 //!
-//! In memory are the changes, which are few, and one row group or a handful of small files of the base at a time.
+//! In memory are the changes, and of the base one row group or a handful of small files at a time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Lake {
         schema: SchemaRef,
         key: &str,
         order: &str,
-        sorted: u64,
+        sorted_up_to: u64,
     ) -> Result<bool> {
         // Merging would take away the files that are read here.
         let _only = self.0.upkeep.lock().await;
@@ -73,7 +73,7 @@ impl Lake {
             let (table, schema) = (base.clone(), stored.clone());
             async move {
                 let newest = Newest::of(changed, &key, &schema).await.map_err(|e| unread(&table.name, e))?;
-                Rewrite { table, held, layout, newest, schema, order, sorted }.write().await
+                Rewrite { table, held, layout, newest, schema, order, sorted_up_to }.write().await
             }
         })
         .await?;
@@ -144,7 +144,7 @@ struct Rewrite {
     schema: SchemaRef,
     order: String,
     /// See [`SORTED`].
-    sorted: u64,
+    sorted_up_to: u64,
 }
 
 impl Rewrite {
@@ -154,7 +154,7 @@ impl Rewrite {
         let this = Arc::new(self);
         if let Some(held) = &this.held {
             (touched, known) = this.touched(held).await?;
-            for group in groups(&touched, this.sorted) {
+            for group in groups(&touched, this.sorted_up_to) {
                 added.extend(this.clone().group(held, group).await?);
             }
         }
@@ -201,7 +201,7 @@ impl Rewrite {
         let rows = read.await.map_err(|e| self.unread(e))?;
         let this = self.clone();
         let rows = rows.map(move |batch| this.newest.laid_over(batch?));
-        if bytes(group) > self.sorted {
+        if bytes(group) > self.sorted_up_to {
             let rows = Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows));
             return files::write_stream(&self.table.name, &self.table.log, &self.layout, rows).await;
         }

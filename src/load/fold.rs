@@ -15,12 +15,12 @@ use ahash::{HashMap, HashSet};
 use super::{
     LoadError,
     people::{self, People},
-    wanted::{Want, Wanted},
+    wanted::Wanted,
 };
 use crate::{
     base::{Logged, Offset},
     facts::{
-        Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped, Table,
+        Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped, Table, Want,
         raw::{self, Quarantined},
     },
     store::{Batch, Keyspace, Store, StoreError, Vault},
@@ -65,7 +65,7 @@ pub struct Folded {
     people: People,
     /// Whether the event at an offset is undecodable, where that changed.
     undecodable: BTreeMap<Offset, bool>,
-    /// Objects that events named and did not show.
+    /// What single events left open.
     wanted: BTreeSet<Want>,
     /// State before this that is on its way to the store.
     below: Option<Arc<Folded>>,
@@ -216,8 +216,7 @@ impl Folder {
         for claim in &decoded.claims {
             folded.people.admit((&self.people, below), claim, event.offset)?;
         }
-        let (since, id) = (event.envelope.occurred_at, &event.envelope.event_id);
-        folded.wanted.extend(decoded.wanted.into_iter().map(|key| Want { key, since, event: Some(id.clone()) }));
+        folded.wanted.extend(decoded.wanted);
         run.contacts.extend(decoded.contacts);
         Ok(())
     }
@@ -321,9 +320,7 @@ impl Folded {
             let mut some = folder.store.batch();
             for (key, state) in objects.by_ref().take(STORED_AT_ONCE) {
                 some.put(&folder.objects, key, state.to_bytes()?);
-                if let Some(since) = state.undecided().filter(|_| state.key().asked_for().is_some()) {
-                    folder.wanted.add(&Want { key: state.key().clone(), since, event: None }, &mut some);
-                }
+                state.undecided().iter().for_each(|want| folder.wanted.add(want, &mut some));
             }
             some.commit()?;
             if gently {

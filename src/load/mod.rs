@@ -29,7 +29,7 @@ pub use people::PhoneBook;
 pub use publish::fold_in;
 pub use rebuild::{Refolded, Until, refold};
 pub use recall::{at_offsets, events_of, note_versions, raw_end};
-pub use wanted::{Want, Wanted};
+pub use wanted::Wanted;
 
 use self::{
     commit::{Commit, Rooms},

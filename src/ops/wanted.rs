@@ -1,26 +1,27 @@
 //! Single objects, asked for by their ids: what events leave open, Stripe's API is asked once, and its answer is an event
 //! among the others.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use tokio::{sync::watch, task::block_in_place};
+use tokio::sync::watch;
 
-use super::{Ingested, Instance, OpsError};
+use super::{Ingested, Instance, OpsError, off_the_runtime};
 use crate::{
     base::{Envelope, Micros, Source, time::MINUTE},
-    facts::Table,
-    load::Want,
+    facts::{Table, Want},
     sources::api::{Api, ApiError, StripeApi},
     telemetry,
 };
 
-/// Objects that are asked for before more are looked for.
-const ROUND: usize = 64;
+/// Objects of a table that are asked for before it is another's turn.
+const TURN: usize = 64;
 /// Questions under way at once; how many a second there may be is the client's to keep.
 const AT_ONCE: usize = 8;
-/// An object that could not be had is not asked for again before this, and stands in no other's way meanwhile.
-const PUT_OFF: i64 = 10 * MINUTE;
+/// What Stripe refuses to tell is not asked for again before this, and stands in no other's way meanwhile.
+const PUT_OFF: i64 = 60 * MINUTE;
+/// Events behind the log from which on nothing is asked: what they leave open, later ones may tell.
+const BEHIND: u64 = 20_000;
 
 /// An object as the API knows it: its type and its id.
 type Named = (&'static str, String);
@@ -34,66 +35,78 @@ impl Instance {
     /// Where Stripe cannot be asked for some of it; what can be had is taken nevertheless, and the rest is asked for again.
     pub async fn ask_for_wanted(&self, mut stop: watch::Receiver<bool>) -> Result<(), OpsError> {
         let Some(Api::Stripe(api)) = self.backfills.api(Source::Stripe, &self.settings).await? else { return Ok(()) };
-        let mut round = Round { instance: self, api, asked: HashSet::new(), failed: Ok(()) };
-        for table in Table::ALL {
-            tokio::select! {
-                asked = round.table(table) => asked?,
-                _ = stop.wait_for(|s| *s) => return Ok(()),
-            }
+        if self.lag().0 > BEHIND {
+            return Ok(());
         }
-        round.failed
+        let mut round = Round { instance: self, api, answered: HashMap::new(), first_failure: None };
+        let mut tables = Table::ALL.to_vec();
+        while !tables.is_empty() {
+            let mut more = Vec::new();
+            for table in tables {
+                tokio::select! {
+                    turn = round.turn(table) => more.extend(turn?.then_some(table)),
+                    _ = stop.wait_for(|s| *s) => return Ok(()),
+                }
+            }
+            tables = more;
+        }
+        round.first_failure.map_or(Ok(()), Err)
     }
 }
 
 struct Round<'a> {
     instance: &'a Instance,
     api: StripeApi,
-    /// What was answered: an attempt and its charge are one object.
-    asked: HashSet<Named>,
-    /// The first failure.
-    failed: Result<(), OpsError>,
+    /// When what was answered was asked for: an attempt and its charge are one object.
+    answered: HashMap<Named, Micros>,
+    first_failure: Option<OpsError>,
 }
 
 impl Round<'_> {
-    /// All that is wanted of one table, up to a failure.
-    async fn table(&mut self, table: Table) -> Result<(), OpsError> {
-        loop {
-            let wanted = &self.instance.wanted;
-            let objects = block_in_place(|| wanted.ripe(table, self.api.is_live(), ROUND, Micros::now()))?;
-            if objects.is_empty() || !self.objects(objects).await? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// False where one of them could not be had.
-    async fn objects(&mut self, objects: Vec<Vec<Want>>) -> Result<bool, OpsError> {
-        let (instance, mut whole) = (self.instance, true);
+    /// False where nothing is left of a table, or nothing of it can be had for now.
+    async fn turn(&mut self, table: Table) -> Result<bool, OpsError> {
+        let (instance, world) = (self.instance, self.api.is_live());
+        let wanted = instance.wanted.clone();
+        let objects = off_the_runtime(move || wanted.take_ripe((table, world), TURN, Micros::now())).await?;
+        let (more, began) = (!objects.is_empty(), Micros::now());
         let mut questions: Vec<BoxFuture<'static, Answered>> = Vec::new();
         for wants in objects {
             let named = wants.first().and_then(|want| want.key.asked_for()).map(|(kind, id)| (kind, id.to_owned()));
-            match named.filter(|named| !self.asked.contains(named)) {
+            let known = named.as_ref().and_then(|named| self.answered.get(named));
+            match named.filter(|_| !known.is_some_and(|at| wants.iter().all(|want| want.since < *at))) {
                 Some(named) => questions.push(ask(self.api.clone(), named, wants).boxed()),
                 None => instance.wanted.strike(&wants)?,
             }
         }
         let mut answers = stream::iter(questions).buffer_unordered(AT_ONCE);
         while let Some((answer, named, wants)) = answers.next().await {
-            match answer {
+            let error = match answer {
                 Ok(told) => {
-                    self.asked.insert(named);
+                    self.answered.insert(named, began);
                     take(instance, told, &wants).await?;
+                    continue;
                 }
-                Err(error) => {
-                    whole = false;
-                    instance.wanted.put_off(&wants, Micros::now().plus(PUT_OFF))?;
-                    if self.failed.is_ok() {
-                        self.failed = Err(unanswered(&named, &error));
-                    }
-                }
+                Err(error) => error,
+            };
+            let (this_one, all) = match &error {
+                ApiError::Refused { .. } | ApiError::NoPage { .. } => (true, false),
+                // The key may not read this type of objects, and perhaps others.
+                ApiError::Key { .. } => (false, false),
+                _ => (false, true),
+            };
+            if this_one {
+                instance.wanted.put_off(&wants, Micros::now().plus(PUT_OFF))?;
+            }
+            let failure = unanswered(&named, error);
+            if all {
+                return Err(failure);
+            }
+            self.first_failure.get_or_insert(failure);
+            if !this_one {
+                return Ok(false);
             }
         }
-        Ok(whole)
+        Ok(more)
     }
 }
 
@@ -108,6 +121,11 @@ async fn take(instance: &Instance, told: Option<Envelope>, wants: &[Want]) -> Re
     Ok(instance.wanted.strike(wants)?)
 }
 
-fn unanswered((kind, id): &Named, error: &ApiError) -> OpsError {
-    OpsError::Told(format!("{kind} {id} could not be had and stays as its events tell it for now: {error}"))
+fn unanswered((kind, id): &Named, error: ApiError) -> OpsError {
+    let why = match error {
+        ApiError::Unreachable { provider, why, .. } => format!("{provider} could not be asked: {why}"),
+        ApiError::NoPage { why, .. } => format!("the answer cannot be read: {why}"),
+        other => other.to_string(),
+    };
+    OpsError::Told(format!("{kind} {id} is known by its events alone for now: {why}"))
 }

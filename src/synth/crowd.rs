@@ -22,6 +22,23 @@ pub(super) const DEVICES: u8 = 3;
 const NODES: usize = 5 + DEVICES as usize;
 
 impl Node {
+    fn all() -> impl Iterator<Item = Node> {
+        [Node::Email, Node::NewEmail, Node::Customer, Node::User, Node::Profile]
+            .into_iter()
+            .chain((0..DEVICES).map(Node::Device))
+    }
+
+    /// As `core.identities` calls it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Node::Email | Node::NewEmail => "email",
+            Node::Customer => "customer",
+            Node::User => "user",
+            Node::Profile => "klaviyo",
+            Node::Device(_) => "anonymous",
+        }
+    }
+
     fn place(self) -> u8 {
         match self {
             Node::Email => 0,
@@ -100,6 +117,11 @@ impl Member {
         self.groups.reached()
     }
 
+    /// Every identifier that an event has shown.
+    pub fn shown(&self) -> impl Iterator<Item = Node> + '_ {
+        self.groups.shown()
+    }
+
     /// The address in use.
     pub fn email_node(&self) -> Node {
         if self.moved_address { Node::NewEmail } else { Node::Email }
@@ -140,6 +162,13 @@ impl Groups {
         }
     }
 
+    fn shown(&self) -> impl Iterator<Item = Node> + '_ {
+        Node::all().filter(|node| {
+            let place = usize::from(node.place());
+            usize::from(self.parent[place]) != place || self.reached[place] != 0
+        })
+    }
+
     fn reached(&self) -> impl Iterator<Item = u8> + '_ {
         (0..NODES).filter(|&i| usize::from(self.parent[i]) == i).map(|i| self.reached[i]).filter(|&r| r != 0)
     }
@@ -160,6 +189,8 @@ mod tests {
         member.seen(&[Node::Email, Node::Device(1)], reached::CART);
         let people: Vec<u8> = member.people().collect();
         assert_eq!(people, [reached::SEEN | reached::PAGE | reached::PRODUCT | reached::CART]);
+        let shown: Vec<Node> = member.shown().collect();
+        assert_eq!(shown, [Node::Email, Node::User, Node::Device(0), Node::Device(1)]);
     }
 
     #[test]

@@ -269,6 +269,13 @@ const QUESTIONS: &[Question] = &[
         columns: &["livemode", "people"],
         keys: 1,
     },
+    Question {
+        name: "identities",
+        needs: &[],
+        sql: "SELECT livemode, kind, count(*) AS identities FROM core.identities WHERE kind <> 'order_ref' GROUP BY livemode, kind ORDER BY livemode, kind",
+        columns: &["livemode", "kind", "identities"],
+        keys: 2,
+    },
 ];
 
 /// How many people came how far, by the tables they appear in; a line a step.

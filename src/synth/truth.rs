@@ -11,6 +11,7 @@
 //!   intents with an attempt; deduplicated = groups whose last attempt was authorised / groups, a group being attempts of one
 //!   customer (else one card, else the attempt itself) for one amount with no day between one and the next. Bank debits,
 //!   whose answer comes after days, are left out of the groups.
+//! - **identity**: an identifier of a person that an event has shown, by its kind. References to orders are left out.
 //! - **person**: identifiers linked by events, directly or in a chain; a browser on which nobody signed in is one.
 //! - **order**: a live intent that succeeded, or a live captured charge that has no intent.
 //! - **abandoned cart**: something was added, nothing ordered, and its last event is 30 minutes to 48 hours before the end.
@@ -433,6 +434,9 @@ impl Truth {
             (reached::PAID, "6 paid"),
         ];
         for (index, member) in (0u32..).zip(crowd) {
+            for node in member.shown() {
+                self.count("identities", &[live(index).into(), node.kind().into()], 1);
+            }
             for person in member.people() {
                 self.count("people", &[live(index).into()], 1);
                 for (step, name) in steps.iter().filter(|(step, _)| live(index) && person & step != 0) {

@@ -1,5 +1,6 @@
 //! History from Stripe's and Klaviyo's APIs: all of it, once, whatever fails, and gone on with where it was cut off.
 
+mod objects;
 mod provider;
 
 use std::{
@@ -453,75 +454,6 @@ fn serve_asks_for_what_nothing_brought_and_commands_are_its_clients() {
     drop(serving);
     assert_eq!(till.json(&["backfill", "stripe", "--check"])["missing"], 0);
     drop(provider);
-}
-
-#[test]
-fn what_events_leave_open_is_asked_for_once() {
-    let provider = Provider::start();
-    let customer = |id: &str, balance: i64| json!({"id": id, "object": "customer", "created": now() - DAY, "livemode": false, "balance": balance});
-    let told = |n: i64, kind: &str, object: Value| {
-        json!({"id": format!("evt_{n}"), "object": "event", "type": kind, "created": now() - 600, "livemode": false,
-            "data": {"object": object}})
-    };
-    let thin = |n: i64, twin: Option<&str>, charge: &str| {
-        json!({"id": format!("evt_thin_{n}"), "object": "v2.core.event", "type": "v1.charge.succeeded", "livemode": false,
-            "created": chrono::DateTime::from_timestamp(now() - 600, 0).unwrap().to_rfc3339(), "snapshot_event": twin,
-            "related_object": {"id": charge, "type": "charge", "url": format!("/v1/charges/{charge}")}})
-    };
-    let charge = |id: &str| {
-        json!({"id": id, "object": "charge", "created": now() - 600, "livemode": false, "amount": 1200,
-            "currency": "eur", "status": "succeeded", "paid": true, "captured": true, "amount_captured": 1200})
-    };
-    // Of two of the three customers nobody knows which of two changes in one second was the last.
-    let mut events = vec![told(0, "customer.updated", customer("cus_sure", 1))];
-    for (n, id) in [(1, "cus_open"), (3, "cus_gone")] {
-        events.push(told(n, "customer.updated", customer(id, 5)));
-        events.push(told(n + 1, "customer.updated", customer(id, 7)));
-    }
-    events.extend([thin(1, None, "ch_thin"), thin(2, Some("evt_9"), "ch_twin"), thin(3, None, "ch_gone")]);
-    events.push(told(9, "charge.succeeded", charge("ch_twin")));
-    provider.book().objects.extend([
-        ("/v1/customers/cus_open".to_owned(), customer("cus_open", 5)),
-        ("/v1/charges/ch_thin".to_owned(), charge("ch_thin")),
-    ]);
-
-    let till = till(&provider);
-    let file = till.write("open.ndjson", events.iter().map(|e| format!("{e}\n")).collect::<String>());
-    till.json(&["ingest", "stripe", file.to_str().unwrap()]);
-    let open = "SELECT customer_id, balance FROM core.customers WHERE order_ambiguous ORDER BY customer_id";
-    assert_eq!(till.sql(open).len(), 2);
-    let told = |subject: &str| {
-        let findings = till.json(&["doctor"])["findings"].clone();
-        findings.as_array().unwrap().iter().any(|f| f["subject"] == subject)
-    };
-    assert!(told("open objects"));
-
-    let asked = |end: &str| provider.book().asked.iter().filter(|a| a.path.ends_with(end)).count();
-    let serving = Serving::start(&till);
-    wait("the poll is over", Duration::from_secs(30), || asked("/balance_transactions") > 0);
-    provider.fail([Fault::Fails, Fault::TooMany { retry_after: None }]);
-    let counts = || ["/cus_open", "/cus_gone", "/ch_thin", "/ch_gone", "/ch_twin", "/cus_sure"].map(asked);
-    // The doctor asks the API too, and would have the failures.
-    wait("all was asked for", Duration::from_secs(60), || counts().iter().sum::<usize>() >= 6);
-    wait("all is answered", Duration::from_secs(60), || !told("open objects"));
-    wait("the answers are in the tables", Duration::from_secs(30), || {
-        till.sql(open).len() == 1 && till.sql("SELECT charge_id FROM core.charges").len() == 2
-    });
-    assert_eq!(till.sql(open)[0]["customer_id"], "cus_gone", "nobody knows more of it");
-    let balances = till.sql("SELECT customer_id, balance FROM core.customers ORDER BY customer_id");
-    assert_eq!(balances[1], json!({"customer_id": "cus_open", "balance": 5}));
-    let once = counts();
-    assert_eq!(once.iter().sum::<usize>(), 4 + 2, "each once, and again after each of the failures: {once:?}");
-    assert_eq!(once[4..], [0, 0], "of these all is known");
-    drop(serving);
-
-    // Folded again, what was met is not asked for again; what nobody knew is, once more.
-    till.json(&["rebuild"]);
-    let serving = Serving::start(&till);
-    wait("the rest was asked for", Duration::from_secs(60), || !told("open objects"));
-    let [open, gone, thin, gone_too, ..] = once;
-    assert_eq!(counts(), [open, gone + 1, thin, gone_too + 1, 0, 0]);
-    drop(serving);
 }
 
 /// A payment that failed for want of money an hour ago, and the same paid ten minutes ago.

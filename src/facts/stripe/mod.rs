@@ -41,6 +41,7 @@ use super::{
     observation::{Mark, Observation, Part, Sight, Step},
     people::Someone,
     table::Table,
+    want::Why,
 };
 use crate::base::{Digest, Micros};
 
@@ -75,10 +76,9 @@ const THIN: &str = "v1.";
 fn announce(event: &mut Event) -> bool {
     let envelope = event.envelope;
     let table = envelope.object_type.as_deref().and_then(asked::table_of);
-    let wanted = table.zip(envelope.object_id.as_deref()).map(|(table, id)| event.key(table, id));
-    let is_ours = wanted.is_some();
-    event.decoded.wanted.extend(wanted);
-    is_ours
+    let Some((table, id)) = table.zip(envelope.object_id.as_deref()) else { return false };
+    event.want(table, id, Why::NotShown { event_id: envelope.event_id.clone() });
+    true
 }
 
 /// What of an event is needed beside its envelope.

@@ -7,7 +7,7 @@ use std::{fs, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Instance, OpsError};
+use super::{Instance, OpsError, off_the_runtime};
 use crate::{
     base::{Micros, Source},
     config::{EmailChannel, SmsChannel},
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BACKLOG: u64 = 100_000;
 /// A sync that takes this long on average holds every webhook up as long.
 const SLOW_SYNC_MS: f64 = 100.0;
-/// More open objects are not counted.
+/// More that waits to be asked for is not counted.
 const MANY: usize = 1000;
 /// Before this the clock is surely wrong: 2025-01-01.
 const EARLIEST: Micros = Micros(1_735_689_600_000_000);
@@ -168,25 +168,27 @@ impl Instance {
         findings
     }
 
-    /// Objects that wait to be asked for: nothing is wrong with that, but someone should ask.
+    /// What waits to be asked for: nothing is wrong with that, but someone should ask.
     async fn wanted_finding(&self) -> Option<Finding> {
         let asked = match self.backfills.api(Source::Stripe, &self.settings).await {
             Ok(Some(Api::Stripe(api))) => Some(api.is_live()),
             _ => None,
         };
-        let count = |livemode| Ok::<_, OpsError>((livemode, self.wanted.count(livemode, MANY)?));
-        let counts = match [count(true), count(false)].into_iter().collect::<Result<Vec<_>, _>>() {
+        let wanted = self.wanted.clone();
+        let counted =
+            off_the_runtime(move || Ok([(true, wanted.count(true, MANY)?), (false, wanted.count(false, MANY)?)]));
+        let counts = match counted.await {
             Ok(counts) => counts,
             Err(error) => return Some(Finding::fault("open objects", error.to_string(), "tillstream rebuild")),
         };
         let told = counts.into_iter().filter(|(_, n)| *n > 0).map(|(livemode, n)| {
             let (world, least) = (if livemode { "live" } else { "test" }, if n == MANY { "at least " } else { "" });
             let asks = if asked == Some(livemode) {
-                "serve asks for them"
+                "serve asks Stripe for them"
             } else {
-                "no key of that mode is set ([stripe] api_key) to ask with"
+                "[stripe] api_key of that mode would let serve ask for them"
             };
-            format!("of {least}{n} objects in {world} mode events leave open what they are by now: {asks}")
+            format!("{least}{n} times events in {world} mode left open what an object is by now: {asks}")
         });
         let found = told.collect::<Vec<_>>().join("; ");
         (!found.is_empty()).then(|| Finding::new("open objects", true, found, ""))

@@ -204,8 +204,11 @@ fn envelope(source: Source, item: Vec<u8>, received_at: Micros) -> Envelope {
     decode_or_keep(source, &item.into(), received_at).by(Via::Api)
 }
 
-/// With a query, encoded.
+/// With a query, encoded, where there is one.
 fn with_query(address: &str, query: &[(&str, String)]) -> String {
+    if query.is_empty() {
+        return address.to_owned();
+    }
     let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
     format!("{address}?{query}")
 }

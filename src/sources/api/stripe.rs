@@ -198,21 +198,16 @@ impl StripeApi {
             response => response?,
         };
         let now = Micros::now();
-        one(list, &response.body, self.live, asked_at(&response, now), now).map(Some).map_err(|why| ApiError::NoPage {
-            provider: PROVIDER,
-            path,
-            why,
-        })
+        object_of(list, &response.body, self.live, asked_at(&response, now), now)
+            .map(Some)
+            .map_err(|why| ApiError::NoPage { provider: PROVIDER, path, why })
     }
 
     /// Of a list, or of the object in it that has this id.
     async fn get(&self, path: &'static str, id: Option<&str>, query: &[(&str, String)]) -> Result<Response, ApiError> {
         let address = self.base.join(path);
-        let address = match id {
-            Some(id) => format!("{address}/{id}"),
-            None => with_query(&address, query),
-        };
-        let request = Request::get(address)
+        let address = id.map_or(address.clone(), |id| format!("{address}/{id}"));
+        let request = Request::get(with_query(&address, query))
             .header("authorization", format!("Bearer {}", self.key.expose()))
             .header("stripe-version", VERSION)
             .wants_json();
@@ -255,11 +250,12 @@ fn asked_at(response: &Response, now: Micros) -> Micros {
 }
 
 /// A single object; `Err`: why it is none.
-fn one(list: List, body: &[u8], live: bool, asked_at: Micros, now: Micros) -> Result<Envelope, String> {
+fn object_of(list: List, body: &[u8], live: bool, asked_at: Micros, now: Micros) -> Result<Envelope, String> {
     let raw: &RawValue = serde_json::from_slice(body).map_err(|e| e.to_string())?;
     let item: Item = serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
     let kind = kind(list).ok_or("it is of no object")?;
-    let text = fetched(kind, raw, &item, live, (asked_at, true)).map_err(|e| e.to_string())?;
+    let id = || Ok(format!("fetched:{}:{}@{}", item.id, Digest::of_json(raw.get())?, asked_at.seconds()));
+    let text = id().and_then(|id| fetched(kind, raw, (id, &item), live, asked_at)).map_err(|e| e.to_string())?;
     Ok(envelope(Source::Stripe, text, now))
 }
 
@@ -273,7 +269,10 @@ fn read(list: List, body: &[u8], live: bool, asked_at: Micros, now: Micros) -> R
         page.reached = item.created.and_then(Micros::from_seconds).or(page.reached);
         let text = match kind(list) {
             None => raw.get().as_bytes().to_vec(),
-            Some(kind) => fetched(kind, raw, &item, live, (asked_at, false)).map_err(|e| e.to_string())?,
+            Some(kind) => {
+                let id = || Ok(format!("fetched:{}:{}", item.id, Digest::of_json(raw.get())?));
+                id().and_then(|id| fetched(kind, raw, (id, &item), live, asked_at)).map_err(|e| e.to_string())?
+            }
         };
         page.envelopes.push(envelope(Source::Stripe, text, now));
         last = Some(item.id);
@@ -306,14 +305,12 @@ fn kind(list: List) -> Option<&'static str> {
 fn fetched(
     kind: &'static str,
     object: &RawValue,
-    item: &Item,
+    (id, item): (String, &Item),
     live: bool,
-    (asked_at, is_news): (Micros, bool),
+    asked_at: Micros,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let digest = Digest::of_json(object.get())?;
-    let when = if is_news { format!("@{}", asked_at.seconds()) } else { String::new() };
     serde_json::to_vec(&Fetched {
-        id: format!("fetched:{}:{digest}{when}", item.id),
+        id,
         object: "event",
         kind,
         api_version: VERSION,
@@ -373,15 +370,15 @@ mod tests {
     #[test]
     fn an_object_that_was_asked_for_is_an_event_of_that_moment() {
         let asked =
-            |at| one(List::StripeCharges, br#"{"object":"charge","id":"ch_1","livemode":false}"#, true, at, NOW);
+            |at| object_of(List::StripeCharges, br#"{"object":"charge","id":"ch_1","livemode":false}"#, true, at, NOW);
         let (first, again) = (asked(NOW).unwrap(), asked(NOW.plus(HOUR)).unwrap());
         assert_eq!((first.event_type.as_str(), first.object_id.as_deref()), ("charge.fetched", Some("ch_1")));
         assert_eq!((first.livemode, first.occurred_at), (false, NOW));
         assert_ne!(first.event_id, again.event_id);
         assert_ne!(first.identity(), again.identity());
-        let none = one(List::StripeCharges, b"<html>", true, NOW, NOW).unwrap_err();
+        let none = object_of(List::StripeCharges, b"<html>", true, NOW, NOW).unwrap_err();
         assert!(none.contains("expected value"), "{none}");
-        assert!(one(List::StripeCharges, br#"{"error":{}}"#, true, NOW, NOW).unwrap_err().contains("id"));
+        assert!(object_of(List::StripeCharges, br#"{"error":{}}"#, true, NOW, NOW).unwrap_err().contains("id"));
     }
 
     #[test]

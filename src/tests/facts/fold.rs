@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{decode, fold, fold_at, intents, rows};
 use crate::{
     base::{Micros, Offset},
-    facts::{ObjectKey, ObjectState, Row, Table},
+    facts::{ObjectKey, ObjectState, Row, Table, Want, Why},
     tests::cases,
 };
 
@@ -421,22 +421,22 @@ fn a_gap_among_the_links_is_flagged() {
         event["id"] = json!(format!("evt_{n}"));
     }
     let both = [&first, &second];
-    let (state, at) = (charge_state(&fold(both)), first["created"].as_i64().and_then(Micros::from_seconds).unwrap());
-    assert_eq!((state.undecided(), state.tells_of(at, None)), (Some(at), false));
+    let at = first["created"].as_i64().and_then(Micros::from_seconds).unwrap();
+    let state = charge_state(&fold(both));
+    let undecided = Want { key: state.key().clone(), since: at, why: Why::Undecided };
+    assert_eq!(state.undecided(), Some(undecided.clone()));
+    assert!(!state.meets(&undecided));
     // Told once more what it is, it is known, as of then.
     let mut fetched = events[2].clone();
     (fetched["id"], fetched["type"]) = (json!("fetched:1"), json!("charge.fetched"));
     fetched["created"] = json!(at.seconds() + 9);
     let state = charge_state(&fold([&second, &fetched, &first]));
     assert_eq!(state.undecided(), None);
-    let tells = |after: i64, told| state.tells_of(at.plus(after), told);
-    assert_eq!((tells(9_900_000, None), tells(10_000_000, None)), (true, false));
-    assert_eq!(
-        (tells(8_900_000, Some("evt_7")), tells(9_100_000, Some("evt_7"))),
-        (true, false),
-        "of that very second"
-    );
-    assert!(tells(9_100_000, Some("fetched:1")), "the event itself");
+    let meets = |after: i64, why: Why| state.meets(&Want { key: state.key().clone(), since: at.plus(after), why });
+    let not_shown = |id: &str| Why::NotShown { event_id: id.to_owned() };
+    assert_eq!((meets(9_900_000, Why::Undecided), meets(10_000_000, Why::Undecided)), (true, false));
+    assert_eq!((meets(8_900_000, not_shown("evt_7")), meets(9_100_000, not_shown("evt_7"))), (true, false));
+    assert!(meets(9_100_000, not_shown("fetched:1")), "the event itself");
     let charge = crate::tests::facts::only!(rows(&fold(both)).into_values().collect::<Vec<_>>(), Charge);
     assert!(charge.order_ambiguous);
     // With the one between, it is known.

@@ -140,8 +140,8 @@ async fn answer(
         Some(Fault::Forgets) => return forgets(&path),
         _ => {}
     }
-    // Lists are never asked for without a query.
-    if query.is_empty() && path.starts_with("/v1/") {
+    // Lists are never asked for without a limit.
+    if !query.contains_key("limit") && path.starts_with("/v1/") {
         return match provider.book().objects.get(&path) {
             Some(object) => object.to_string().into_response(),
             None => (

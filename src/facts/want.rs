@@ -1,0 +1,20 @@
+//! What the events of an object leave open, so that it is to be asked for: an answer joins the set of what is known of it.
+
+use super::observation::ObjectKey;
+use crate::base::Micros;
+
+/// What is known of `key` is to be of `since`, or later.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Want {
+    pub key: ObjectKey,
+    pub since: Micros,
+    pub why: Why,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// The events of that second leave open which came last.
+    Undecided,
+    /// An event names the object and does not show it. Its twin that does has the same id.
+    NotShown { event_id: String },
+}

@@ -1,0 +1,92 @@
+//! Single objects, asked for by their ids because their events leave open what they are.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    DAY, now,
+    provider::{Fault, Provider},
+    till,
+};
+use crate::support::{Serving, Till, wait};
+
+fn customer(id: &str, balance: i64) -> Value {
+    json!({"id": id, "object": "customer", "created": now() - DAY, "livemode": false, "balance": balance})
+}
+
+fn charge(id: &str) -> Value {
+    json!({"id": id, "object": "charge", "created": now() - 600, "livemode": false, "amount": 1200,
+        "currency": "eur", "status": "succeeded", "paid": true, "captured": true, "amount_captured": 1200})
+}
+
+fn event(n: i64, kind: &str, object: Value) -> Value {
+    json!({"id": format!("evt_{n}"), "object": "event", "type": kind, "created": now() - 600, "livemode": false,
+        "data": {"object": object}})
+}
+
+fn thin(n: i64, twin: Option<&str>, charge: &str) -> Value {
+    json!({"id": format!("evt_thin_{n}"), "object": "v2.core.event", "type": "v1.charge.succeeded", "livemode": false,
+        "created": chrono::DateTime::from_timestamp(now() - 600, 0).unwrap().to_rfc3339(), "snapshot_event": twin,
+        "related_object": {"id": charge, "type": "charge", "url": format!("/v1/charges/{charge}")}})
+}
+
+/// Of two of three customers nobody knows which of two changes in one second was the last; of three charges thin events tell,
+/// of one of them its twin too. Of both kinds Stripe has one that is open, and not the other.
+fn left_open(provider: &Provider) -> Vec<Value> {
+    let mut events = vec![event(0, "customer.updated", customer("cus_sure", 1))];
+    for (n, id) in [(1, "cus_open"), (3, "cus_gone")] {
+        events.extend([5, 7].map(|balance| event(n + balance / 7, "customer.updated", customer(id, balance))));
+    }
+    events.extend([thin(1, None, "ch_thin"), thin(2, Some("evt_9"), "ch_twin"), thin(3, None, "ch_gone")]);
+    events.push(event(9, "charge.succeeded", charge("ch_twin")));
+    provider.book().objects.extend([
+        ("/v1/customers/cus_open".to_owned(), customer("cus_open", 5)),
+        ("/v1/charges/ch_thin".to_owned(), charge("ch_thin")),
+    ]);
+    events
+}
+
+/// Whether the doctor says that something is open. It asks the API itself, for as little as can be asked.
+fn is_open(till: &Till) -> bool {
+    let findings = till.json(&["doctor"])["findings"].clone();
+    findings.as_array().unwrap().iter().any(|finding| finding["subject"] == "open objects")
+}
+
+#[test]
+fn what_events_leave_open_is_asked_for_once() {
+    let provider = Provider::start();
+    let till = till(&provider);
+    let lines: String = left_open(&provider).iter().map(|event| format!("{event}\n")).collect();
+    let file = till.write("open.ndjson", lines);
+    till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+    let ambiguous = "SELECT customer_id FROM core.customers WHERE order_ambiguous ORDER BY customer_id";
+    assert_eq!(till.sql(ambiguous).len(), 2);
+    assert!(is_open(&till));
+
+    let asked = |end: &str| provider.book().asked.iter().filter(|a| a.path.ends_with(end)).count();
+    let counts = || ["/cus_open", "/cus_gone", "/ch_thin", "/ch_gone", "/ch_twin", "/cus_sure"].map(asked);
+    let serving = Serving::start(&till);
+    wait("the poll is over", Duration::from_secs(30), || asked("/balance_transactions") > 0);
+    provider.fail([Fault::Fails, Fault::TooMany { retry_after: None }]);
+    wait("all was asked for", Duration::from_secs(60), || counts().iter().sum::<usize>() >= 6);
+    wait("all is answered", Duration::from_secs(60), || !is_open(&till));
+    wait("the answers are in the tables", Duration::from_secs(30), || {
+        till.sql(ambiguous).len() == 1 && till.sql("SELECT charge_id FROM core.charges").len() == 2
+    });
+    assert_eq!(till.sql(ambiguous)[0]["customer_id"], "cus_gone", "nobody knows more of it");
+    let balances = till.sql("SELECT customer_id, balance FROM core.customers ORDER BY customer_id");
+    assert_eq!(balances[1], json!({"customer_id": "cus_open", "balance": 5}));
+    let once = counts();
+    assert_eq!(once.iter().sum::<usize>(), 4 + 2, "each once, and again after each of the failures: {once:?}");
+    assert_eq!(once[4..], [0, 0], "of these all is known");
+    drop(serving);
+
+    // Folded again, what was met is not asked for again; what nobody knew is, once more.
+    till.json(&["rebuild"]);
+    let serving = Serving::start(&till);
+    wait("the rest was asked for", Duration::from_secs(60), || !is_open(&till));
+    let [open, gone, thin, gone_too, ..] = once;
+    assert_eq!(counts(), [open, gone + 1, thin, gone_too + 1, 0, 0]);
+    drop(serving);
+}
