@@ -12,9 +12,10 @@
 //!
 //! In memory are the changes, and of the base one row group or a handful of small files at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use ahash::HashMap;
 use arrow::array::{AsArray, RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, interleave_record_batch, sort_to_indices, take_record_batch};
 use arrow::datatypes::SchemaRef;
@@ -41,7 +42,7 @@ use super::{Lake, appended_layout, change, schema};
 const SORTED: u64 = 16 << 20;
 
 /// An object as its key columns name it.
-type Key = (bool, String);
+type Key<'a> = (bool, &'a str);
 
 impl Lake {
     /// Lays what `table`'s changes say by now into its base, small files sorted by `order`. Objects are told apart by
@@ -108,7 +109,8 @@ fn holds(current: Option<&TableState>, files: &[Arc<DataFile>]) -> bool {
 /// The newest version of every object that has changed.
 struct Newest {
     rows: RecordBatch,
-    places: HashMap<Key, usize>,
+    /// Of each id, in test mode and in live mode.
+    places: HashMap<String, [Option<usize>; 2]>,
     key: String,
 }
 
@@ -117,14 +119,20 @@ impl Newest {
         let plan = newest(Arc::new(Scan::new(changed)), key, schema)?.build()?;
         let batches: Vec<RecordBatch> = execute(plan).await?.try_collect().await?;
         let rows = concat_batches(schema, &batches)?;
-        let places = keys_of(&rows, key)?.into_iter().enumerate().map(|(i, key)| (key, i)).collect();
+        let mut places: HashMap<String, [Option<usize>; 2]> = HashMap::default();
+        for (place, (livemode, id)) in keys_of(&rows, key)?.into_iter().enumerate() {
+            places.entry(id.to_owned()).or_default()[usize::from(livemode)] = Some(place);
+        }
         Ok(Newest { rows, places, key: key.to_owned() })
+    }
+
+    fn place(&self, (livemode, id): &Key<'_>) -> Option<usize> {
+        self.places.get(*id)?[usize::from(*livemode)]
     }
 
     /// `batch`, each row that has a newer version replaced by it.
     fn laid_over(&self, batch: RecordBatch) -> PlanResult<RecordBatch> {
-        let newer: Vec<Option<usize>> =
-            keys_of(&batch, &self.key)?.iter().map(|key| self.places.get(key).copied()).collect();
+        let newer: Vec<Option<usize>> = keys_of(&batch, &self.key)?.iter().map(|key| self.place(key)).collect();
         if newer.iter().all(Option::is_none) {
             return Ok(batch);
         }
@@ -187,7 +195,7 @@ impl Rewrite {
         let mut keys = rows.select_columns(&["livemode", &self.newest.key])?.execute_stream().await?;
         let mut known = Vec::new();
         while let Some(batch) = keys.try_next().await? {
-            known.extend(keys_of(&batch, &self.newest.key)?.iter().filter_map(|key| self.newest.places.get(key)));
+            known.extend(keys_of(&batch, &self.newest.key)?.iter().filter_map(|key| self.newest.place(key)));
         }
         Ok(known)
     }
@@ -250,11 +258,11 @@ async fn execute(plan: LogicalPlan) -> PlanResult<SendableRecordBatchStream> {
 }
 
 /// Of each row, in their order.
-fn keys_of(batch: &RecordBatch, key: &str) -> PlanResult<Vec<Key>> {
+fn keys_of<'a>(batch: &'a RecordBatch, key: &str) -> PlanResult<Vec<Key<'a>>> {
     let live = batch.column_by_name("livemode").and_then(|c| c.as_boolean_opt());
     let keys = batch.column_by_name(key).and_then(|c| c.as_string_opt::<i32>());
     let all = live.zip(keys).and_then(|(live, keys)| {
-        live.iter().zip(keys.iter()).map(|(live, key)| Some((live?, key?.to_owned()))).collect::<Option<Vec<Key>>>()
+        live.iter().zip(keys.iter()).map(|(live, key)| Some((live?, key?))).collect::<Option<Vec<Key>>>()
     });
     all.ok_or_else(|| exec_datafusion_err!("livemode and {key} do not name an object in each row"))
 }
