@@ -80,6 +80,8 @@ pub struct Instance {
     rates: CurrentRates,
     phone_book: PhoneBook,
     wanted: Wanted,
+    /// What Stripe did not tell when it was last asked for single objects.
+    unanswered: std::sync::Mutex<Option<String>>,
     store: Store,
     /// Released last.
     _lock: DirLock,
@@ -143,6 +145,7 @@ impl Instance {
             rates,
             phone_book: PhoneBook::open(&store)?,
             wanted: Wanted::open(&store)?,
+            unanswered: std::sync::Mutex::default(),
             settings,
             privacy_key,
             names,

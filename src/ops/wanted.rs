@@ -1,7 +1,7 @@
 //! Single objects, asked for by their ids: what events leave open, Stripe's API is asked once, and its answer is an event
 //! among the others.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::PoisonError};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::sync::watch;
@@ -18,8 +18,10 @@ use crate::{
 const TURN: usize = 64;
 /// Questions under way at once; how many a second there may be is the client's to keep.
 const AT_ONCE: usize = 8;
-/// What Stripe refuses to tell is not asked for again before this, and stands in no other's way meanwhile.
-const PUT_OFF: i64 = 60 * MINUTE;
+/// What could not be had is not asked for again before this, and stands in no other's way meanwhile.
+const PUT_OFF: i64 = 10 * MINUTE;
+/// So many questions without any answer, and there is nobody to ask.
+const IN_VAIN: usize = 3;
 /// Events behind the log from which on nothing is asked: what they leave open, later ones may tell.
 const BEHIND: u64 = 20_000;
 
@@ -38,19 +40,13 @@ impl Instance {
         if self.lag().0 > BEHIND {
             return Ok(());
         }
-        let mut round = Round { instance: self, api, answered: HashMap::new(), first_failure: None };
-        let mut tables = Table::ALL.to_vec();
-        while !tables.is_empty() {
-            let mut more = Vec::new();
-            for table in tables {
-                tokio::select! {
-                    turn = round.turn(table) => more.extend(turn?.then_some(table)),
-                    _ = stop.wait_for(|s| *s) => return Ok(()),
-                }
-            }
-            tables = more;
+        let mut round = Round { instance: self, api, answered: HashMap::new(), in_vain: 0, first_failure: None };
+        tokio::select! {
+            asked = round.go() => asked?,
+            _ = stop.wait_for(|s| *s) => return Ok(()),
         }
-        round.first_failure.map_or(Ok(()), Err)
+        *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = round.first_failure.clone();
+        round.first_failure.map_or(Ok(()), |why| Err(OpsError::Told(why)))
     }
 }
 
@@ -59,10 +55,27 @@ struct Round<'a> {
     api: StripeApi,
     /// When what was answered was asked for: an attempt and its charge are one object.
     answered: HashMap<Named, Micros>,
-    first_failure: Option<OpsError>,
+    /// Questions without an answer since the last one that had one.
+    in_vain: usize,
+    first_failure: Option<String>,
 }
 
 impl Round<'_> {
+    async fn go(&mut self) -> Result<(), OpsError> {
+        let mut tables = Table::ALL.to_vec();
+        while !tables.is_empty() {
+            let mut more = Vec::new();
+            for table in tables {
+                more.extend(self.turn(table).await?.then_some(table));
+                if self.in_vain >= IN_VAIN {
+                    return Ok(());
+                }
+            }
+            tables = more;
+        }
+        Ok(())
+    }
+
     /// False where nothing is left of a table, or nothing of it can be had for now.
     async fn turn(&mut self, table: Table) -> Result<bool, OpsError> {
         let (instance, world) = (self.instance, self.api.is_live());
@@ -82,29 +95,24 @@ impl Round<'_> {
         while let Some((answer, named, wants)) = answers.next().await {
             let error = match answer {
                 Ok(told) => {
+                    self.in_vain = 0;
                     self.answered.insert(named, began);
                     take(instance, told, &wants).await?;
                     continue;
                 }
                 Err(error) => error,
             };
-            let (this_one, all) = match &error {
-                ApiError::Refused { .. } | ApiError::NoPage { .. } => (true, false),
+            self.first_failure.get_or_insert_with(|| unanswered(&named, &error));
+            match error {
                 // The key may not read this type of objects, and perhaps others.
-                ApiError::Key { .. } => (false, false),
-                _ => (false, true),
-            };
-            if this_one {
-                instance.wanted.put_off(&wants, Micros::now().plus(PUT_OFF))?;
+                ApiError::Key { .. } => return Ok(false),
+                ApiError::Refused { .. } | ApiError::NoPage { .. } => self.in_vain = 0,
+                _ => self.in_vain += 1,
             }
-            let failure = unanswered(&named, error);
-            if all {
-                return Err(failure);
-            }
-            self.first_failure.get_or_insert(failure);
-            if !this_one {
+            if self.in_vain >= IN_VAIN {
                 return Ok(false);
             }
+            instance.wanted.put_off(&wants, Micros::now().plus(PUT_OFF))?;
         }
         Ok(more)
     }
@@ -121,11 +129,14 @@ async fn take(instance: &Instance, told: Option<Envelope>, wants: &[Want]) -> Re
     Ok(instance.wanted.strike(wants)?)
 }
 
-fn unanswered((kind, id): &Named, error: ApiError) -> OpsError {
+fn unanswered((kind, id): &Named, error: &ApiError) -> String {
     let why = match error {
-        ApiError::Unreachable { provider, why, .. } => format!("{provider} could not be asked: {why}"),
-        ApiError::NoPage { why, .. } => format!("the answer cannot be read: {why}"),
+        ApiError::Unreachable { why, .. } => format!("it could not be asked: {why}"),
+        ApiError::NoPage { why, .. } => format!("its answer is none: {why}"),
         other => other.to_string(),
     };
-    OpsError::Told(format!("{kind} {id} is known by its events alone for now: {why}"))
+    format!(
+        "Stripe has not told what {kind} {id} is by now ({why}); it is asked again, in ten minutes or sooner. Where that does \
+         not help see [stripe] api_base and what its api_key may read"
+    )
 }

@@ -3,7 +3,7 @@
 mod activation;
 mod tables;
 
-use std::{fs, time::Duration};
+use std::{fs, sync::PoisonError, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -188,10 +188,14 @@ impl Instance {
             } else {
                 "[stripe] api_key of that mode would let serve ask for them"
             };
-            format!("{least}{n} times events in {world} mode left open what an object is by now: {asks}")
+            format!("{least}{n} in {world} mode whose events leave open what they are by now: {asks}")
         });
         let found = told.collect::<Vec<_>>().join("; ");
-        (!found.is_empty()).then(|| Finding::new("open objects", true, found, ""))
+        let failure = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match failure.filter(|_| !found.is_empty()) {
+            Some(why) => Some(Finding::fault("open objects", format!("{found}. {why}"), "see the log of serve")),
+            None => (!found.is_empty()).then(|| Finding::new("open objects", true, found, "")),
+        }
     }
 
     /// Providers that messages would go to.

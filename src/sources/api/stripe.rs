@@ -199,6 +199,7 @@ impl StripeApi {
         };
         let now = Micros::now();
         object_of(list, &response.body, self.live, asked_at(&response, now), now)
+            .and_then(|told| is_of(told, of_type, id))
             .map(Some)
             .map_err(|why| ApiError::NoPage { provider: PROVIDER, path, why })
     }
@@ -257,6 +258,15 @@ fn object_of(list: List, body: &[u8], live: bool, asked_at: Micros, now: Micros)
     let id = || Ok(format!("fetched:{}:{}@{}", item.id, Digest::of_json(raw.get())?, asked_at.seconds()));
     let text = id().and_then(|id| fetched(kind, raw, (id, &item), live, asked_at)).map_err(|e| e.to_string())?;
     Ok(envelope(Source::Stripe, text, now))
+}
+
+/// `Err`: it is of another object than was asked for.
+fn is_of(told: Envelope, of_type: &str, id: &str) -> Result<Envelope, String> {
+    let (shown, of) = (told.object_id.as_deref(), told.object_type.as_deref());
+    if (of, shown) == (Some(of_type), Some(id)) {
+        return Ok(told);
+    }
+    Err(format!("it shows {} {}", of.unwrap_or("an object of no type"), shown.unwrap_or("without an id")))
 }
 
 /// A page's items; `Err`: why it is none.
@@ -376,6 +386,9 @@ mod tests {
         assert_eq!((first.livemode, first.occurred_at), (false, NOW));
         assert_ne!(first.event_id, again.event_id);
         assert_ne!(first.identity(), again.identity());
+        assert_eq!(is_of(first.clone(), "charge", "ch_1"), Ok(first.clone()));
+        assert_eq!(is_of(first.clone(), "charge", "ch_2").unwrap_err(), "it shows charge ch_1");
+        assert!(is_of(first, "customer", "ch_1").is_err());
         let none = object_of(List::StripeCharges, b"<html>", true, NOW, NOW).unwrap_err();
         assert!(none.contains("expected value"), "{none}");
         assert!(object_of(List::StripeCharges, br#"{"error":{}}"#, true, NOW, NOW).unwrap_err().contains("id"));

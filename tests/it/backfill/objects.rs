@@ -90,3 +90,31 @@ fn what_events_leave_open_is_asked_for_once() {
     assert_eq!(counts(), [open, gone + 1, thin, gone_too + 1, 0, 0]);
     drop(serving);
 }
+
+fn json_of(printed: &[u8]) -> Value {
+    serde_json::from_slice(printed).unwrap()
+}
+
+/// Stripe says 403 of what the key may not read, and of all else it tells.
+#[test]
+fn what_the_key_may_not_read_holds_nothing_up_and_is_a_finding() {
+    let provider = Provider::start();
+    let till = till(&provider);
+    let lines: String = left_open(&provider).iter().map(|event| format!("{event}\n")).collect();
+    provider.book().forbidden = Some("/v1/charges/".to_owned());
+    let file = till.write("open.ndjson", lines);
+    till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+    let serving = Serving::start(&till);
+    let ambiguous = || till.sql("SELECT customer_id FROM core.customers WHERE order_ambiguous").len();
+    wait("customers are told of", Duration::from_secs(60), || ambiguous() == 1);
+    let open = || {
+        let findings = json_of(&till.try_run(&["--json", "--quiet", "doctor"]).stdout)["findings"].clone();
+        findings.as_array().unwrap().iter().find(|finding| finding["subject"] == "open objects").cloned()
+    };
+    wait("the failure is a finding", Duration::from_secs(30), || open().is_some_and(|found| found["ok"] == false));
+    let found = open().unwrap()["found"].to_string();
+    assert!(found.contains("2 in test mode") && found.contains("charge ch_") && found.contains("api_key"), "{found}");
+    provider.book().forbidden = None;
+    wait("what may be read now is asked for", Duration::from_secs(90), || open().is_none());
+    drop(serving);
+}
