@@ -402,7 +402,7 @@ impl Loader {
 }
 
 /// Work that would hold up everything else on the runtime's threads.
-async fn blocking<T: Send + 'static>(
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
     // Boxed, as a task's code is compiled for each type of work.

@@ -49,7 +49,7 @@ use crate::{
     engine::{Engine, Limits, Session},
     facts::Decoder,
     lake::Lake,
-    load::{self, Folder, LoadError, Loaded, Loader, PhoneBook, Place, Wanted, fold_in},
+    load::{self, Folder, Loaded, Loader, PhoneBook, Place, Wanted, fold_in},
     log::EventLog,
     pipeline::{self, Project, Runner},
     store::{self, Store, Vault},
@@ -257,19 +257,12 @@ impl Instance {
             batch.put(&self.runs, FOLDED_IN, now.0.to_be_bytes());
             batch.commit()?;
             let wanted = self.wanted.clone();
-            off_the_runtime(move || wanted.strike_met()).await?;
+            load::blocking(move || wanted.strike_met()).await?;
         }
         let done = maintained?;
         telemetry::upkept(done.files_merged as u64, done.files_deleted as u64, done.bytes_written);
         Ok(())
     }
-}
-
-/// Work that would hold up everything else on the runtime's threads.
-async fn off_the_runtime<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
-) -> Result<T, OpsError> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(|e| OpsError::CutOff(e.to_string()))??)
 }
 
 fn decoder(names: &Pseudonymizer, people: &config::People) -> Decoder {

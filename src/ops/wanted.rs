@@ -6,10 +6,11 @@ use std::{collections::HashMap, sync::PoisonError};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::sync::watch;
 
-use super::{Ingested, Instance, OpsError, off_the_runtime};
+use super::{Ingested, Instance, OpsError};
 use crate::{
     base::{Envelope, Micros, Source, time::MINUTE},
     facts::{Table, Want},
+    load,
     sources::api::{Api, ApiError, StripeApi},
     telemetry,
 };
@@ -80,7 +81,7 @@ impl Round<'_> {
     async fn turn(&mut self, table: Table) -> Result<bool, OpsError> {
         let (instance, world) = (self.instance, self.api.is_live());
         let wanted = instance.wanted.clone();
-        let objects = off_the_runtime(move || wanted.take_ripe((table, world), TURN, Micros::now())).await?;
+        let objects = load::blocking(move || wanted.take_ripe((table, world), TURN, Micros::now())).await?;
         let (more, began) = (!objects.is_empty(), Micros::now());
         let mut questions: Vec<BoxFuture<'static, Answered>> = Vec::new();
         for wants in objects {

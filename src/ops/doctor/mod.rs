@@ -7,10 +7,11 @@ use std::{fs, sync::PoisonError, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Instance, OpsError, off_the_runtime};
+use super::{Instance, OpsError};
 use crate::{
     base::{Micros, Source},
     config::{EmailChannel, SmsChannel},
+    load,
     net::{self, Outcome},
     sources::api::Api,
 };
@@ -176,7 +177,7 @@ impl Instance {
         };
         let wanted = self.wanted.clone();
         let counted =
-            off_the_runtime(move || Ok([(true, wanted.count(true, MANY)?), (false, wanted.count(false, MANY)?)]));
+            load::blocking(move || Ok([(true, wanted.count(true, MANY)?), (false, wanted.count(false, MANY)?)]));
         let counts = match counted.await {
             Ok(counts) => counts,
             Err(error) => return Some(Finding::fault("open objects", error.to_string(), "tillstream rebuild")),
