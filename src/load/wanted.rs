@@ -18,8 +18,6 @@ const WANTED: &str = "wanted";
 const RIPE: i64 = 2 * SECOND;
 /// Met wants that are struck off together: few, as one of them may be wanted again meanwhile.
 const STRUCK_AT_ONCE: usize = 100;
-/// Wants that are looked at for each that is counted.
-const LOOKED_AT: usize = 10;
 
 const UNDECIDED: u8 = 0;
 const NOT_SHOWN: u8 = 1;
@@ -130,16 +128,15 @@ impl Wanted {
         Ok(self.strike(&met)?)
     }
 
-    /// How many wants of one world nothing had met by the last commit; `most` where there are more, or too many to look at.
+    /// How many wants of one world nothing had met by the last commit; of more than `most`, `most`.
     pub fn count(&self, livemode: bool, most: usize) -> Result<usize, LoadError> {
-        let (mut open, mut seen) = (0, 0);
+        let mut open = 0;
         for table in Table::ALL {
             for entry in self.entries.prefix(&[table as u8, u8::from(livemode)]) {
                 let (key, _) = entry?;
                 let Some(want) = want_of(&key) else { continue };
-                seen += 1;
                 open += usize::from(!self.is_met(&want)?);
-                if open >= most || seen >= most.saturating_mul(LOOKED_AT) {
+                if open >= most {
                     return Ok(most);
                 }
             }

@@ -80,8 +80,8 @@ pub struct Instance {
     rates: CurrentRates,
     phone_book: PhoneBook,
     wanted: Wanted,
-    /// What Stripe did not tell when it was last asked for single objects.
-    unanswered: std::sync::Mutex<Option<String>>,
+    /// Of single objects the last that Stripe did not tell of.
+    unanswered: std::sync::Mutex<Option<wanted::Unanswered>>,
     store: Store,
     /// Released last.
     _lock: DirLock,

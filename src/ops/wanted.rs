@@ -28,6 +28,8 @@ const BEHIND: u64 = 20_000;
 
 /// An object as the API knows it: its type and its id.
 type Named = (&'static str, String);
+/// What could not be had, and why.
+pub(super) type Unanswered = (Named, String);
 type Answered = (Result<Option<Envelope>, ApiError>, Named, Vec<Want>);
 
 impl Instance {
@@ -46,8 +48,15 @@ impl Instance {
             asked = round.go() => asked?,
             _ = stop.wait_for(|s| *s) => return Ok(()),
         }
-        *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = round.first_failure.clone();
-        round.first_failure.map_or(Ok(()), |why| Err(OpsError::Told(why)))
+        let Round { answered, first_failure, .. } = round;
+        let mut last = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is put off is still not had.
+        if last.as_ref().is_some_and(|(named, _)| answered.contains_key(named)) {
+            *last = None;
+        }
+        let Some((named, why)) = first_failure else { return Ok(()) };
+        *last = Some((named, why.clone()));
+        Err(OpsError::Told(why))
     }
 }
 
@@ -58,7 +67,7 @@ struct Round<'a> {
     answered: HashMap<Named, Micros>,
     /// Questions without an answer since the last one that had one.
     in_vain: usize,
-    first_failure: Option<String>,
+    first_failure: Option<Unanswered>,
 }
 
 impl Round<'_> {
@@ -103,7 +112,7 @@ impl Round<'_> {
                 }
                 Err(error) => error,
             };
-            self.first_failure.get_or_insert_with(|| unanswered(&named, &error));
+            self.first_failure.get_or_insert_with(|| (named.clone(), unanswered(&named, &error)));
             match error {
                 // The key may not read this type of objects, and perhaps others.
                 ApiError::Key { .. } => return Ok(false),

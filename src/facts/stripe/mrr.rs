@@ -2,7 +2,7 @@
 //!
 //! Of each item its price times its quantity, less the discounts that last, over the months of its interval: a year has 12
 //! months, 52 weeks, 365 days. What is metered is not known before it is used, and counts nothing. A discount that an event
-//! only names by its id lowers nothing, for nobody can say by how much before the subscription was asked for.
+//! only names by its id lowers nothing, for nobody can say by how much.
 
 use serde_json::json;
 

@@ -194,7 +194,7 @@ impl Instance {
         let found = told.collect::<Vec<_>>().join("; ");
         let failure = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match failure.filter(|_| !found.is_empty()) {
-            Some(why) => Some(Finding::fault("open objects", format!("{found}. {why}"), "see the log of serve")),
+            Some((_, why)) => Some(Finding::fault("open objects", format!("{found}. {why}"), "see the log of serve")),
             None => (!found.is_empty()).then(|| Finding::new("open objects", true, found, "")),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
@@ -91,30 +92,47 @@ fn what_events_leave_open_is_asked_for_once() {
     drop(serving);
 }
 
-fn json_of(printed: &[u8]) -> Value {
-    serde_json::from_slice(printed).unwrap()
+/// What the doctor says of open objects, if there are any.
+fn finding(till: &Till) -> Option<Value> {
+    let printed: Value = serde_json::from_slice(&till.try_run(&["--json", "--quiet", "doctor"]).stdout).unwrap();
+    printed["findings"].as_array().unwrap().iter().find(|finding| finding["subject"] == "open objects").cloned()
 }
 
-/// Stripe says 403 of what the key may not read, and of all else it tells.
-#[test]
-fn what_the_key_may_not_read_holds_nothing_up_and_is_a_finding() {
-    let provider = Provider::start();
-    let till = till(&provider);
-    let lines: String = left_open(&provider).iter().map(|event| format!("{event}\n")).collect();
-    provider.book().forbidden = Some("/v1/charges/".to_owned());
+/// A shop whose charges are refused so, once Stripe has told all else.
+fn with_refused_charges(provider: &Provider, status: StatusCode) -> (Till, Serving) {
+    let till = till(provider);
+    let lines: String = left_open(provider).iter().map(|event| format!("{event}\n")).collect();
+    provider.book().refused = Some(("/v1/charges/", status));
     let file = till.write("open.ndjson", lines);
     till.json(&["ingest", "stripe", file.to_str().unwrap()]);
     let serving = Serving::start(&till);
     let ambiguous = || till.sql("SELECT customer_id FROM core.customers WHERE order_ambiguous").len();
     wait("customers are told of", Duration::from_secs(60), || ambiguous() == 1);
-    let open = || {
-        let findings = json_of(&till.try_run(&["--json", "--quiet", "doctor"]).stdout)["findings"].clone();
-        findings.as_array().unwrap().iter().find(|finding| finding["subject"] == "open objects").cloned()
-    };
-    wait("the failure is a finding", Duration::from_secs(30), || open().is_some_and(|found| found["ok"] == false));
-    let found = open().unwrap()["found"].to_string();
+    wait("the failure is a finding", Duration::from_secs(30), || finding(&till).is_some_and(|f| f["ok"] == false));
+    (till, serving)
+}
+
+#[test]
+fn what_the_key_may_not_read_holds_nothing_up_and_is_a_finding() {
+    let provider = Provider::start();
+    let (till, serving) = with_refused_charges(&provider, StatusCode::FORBIDDEN);
+    let found = finding(&till).unwrap()["found"].to_string();
     assert!(found.contains("2 in test mode") && found.contains("charge ch_") && found.contains("api_key"), "{found}");
-    provider.book().forbidden = None;
-    wait("what may be read now is asked for", Duration::from_secs(90), || open().is_none());
+    provider.book().refused = None;
+    wait("what may be read now is asked for", Duration::from_secs(90), || finding(&till).is_none());
+    drop(serving);
+}
+
+#[test]
+fn what_is_put_off_stays_a_finding_and_is_not_asked_for_meanwhile() {
+    let provider = Provider::start();
+    // No 404 of Stripe's own: it says not of what.
+    let (till, serving) = with_refused_charges(&provider, StatusCode::NOT_FOUND);
+    let asked = || ["/v1/charges/ch_thin", "/v1/charges/ch_gone"].map(|path| provider.asked(path).len());
+    wait("both were asked for", Duration::from_secs(30), || asked() == [1, 1]);
+    // Longer than between two looks.
+    std::thread::sleep(Duration::from_secs(12));
+    assert_eq!(finding(&till).unwrap()["ok"], false);
+    assert_eq!(asked(), [1, 1]);
     drop(serving);
 }

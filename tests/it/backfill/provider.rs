@@ -46,8 +46,8 @@ pub struct Asked {
 pub struct Book {
     /// By path, oldest first; Stripe's lists are shown the other way round.
     pub items: BTreeMap<String, Vec<Value>>,
-    /// How the paths begin that the key may not read.
-    pub forbidden: Option<String>,
+    /// How the paths begin that are refused, and with what.
+    pub refused: Option<(&'static str, StatusCode)>,
     /// What there is by its own path.
     pub objects: BTreeMap<String, Value>,
     /// Klaviyo's metrics and profiles, which pages have beside the list.
@@ -142,9 +142,9 @@ async fn answer(
         Some(Fault::Forgets) => return forgets(&path),
         _ => {}
     }
-    if provider.book().forbidden.as_ref().is_some_and(|start| path.starts_with(start)) {
-        let fault = json!({"error": {"message": "The provided key does not have the required permissions"}});
-        return (StatusCode::FORBIDDEN, fault.to_string()).into_response();
+    let refused = provider.book().refused;
+    if let Some((_, status)) = refused.filter(|(start, _)| path.starts_with(start)) {
+        return (status, json!({"error": {"message": "not for this key"}}).to_string()).into_response();
     }
     // Lists are never asked for without a limit.
     if !query.contains_key("limit") && path.starts_with("/v1/") {
