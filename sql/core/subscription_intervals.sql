@@ -42,6 +42,7 @@ SELECT
     person_id,
     currency,
     mrr_micros,
+    mrr_is_known,
     items,
     discounts,
     cancel_at_period_end,

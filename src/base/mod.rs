@@ -12,6 +12,7 @@ pub mod money;
 pub mod phone;
 pub mod progress;
 pub mod pseudonym;
+pub mod recurring;
 pub mod suggest;
 pub mod time;
 

@@ -1,7 +1,7 @@
 //! The catalog `tillstream`: what a name in a query stands for.
 //!
-//! In this order: a table of facts (overlaid, its people mapped; empty while nothing was written), a view, a reference
-//! table, any other table of the snapshot. Nothing is planned or opened before a query names it, but
+//! In this order: a table of facts (overlaid, its people mapped; empty while nothing was written) that no view stands before,
+//! a view, a reference table, any other table of the snapshot. Nothing is planned or opened before a query names it, but
 //! `information_schema`, which names everything. A view that cannot be planned is left out there, and is an error
 //! where a query names it.
 
@@ -23,10 +23,11 @@ use futures::{
 };
 
 use super::{
-    CATALOG, SCHEMAS,
+    CATALOG, DEFAULT_SCHEMA, SCHEMAS,
     error::{Names, SqlError},
     overlay::{self, Shape},
-    reference, views,
+    reference,
+    views::{self, STORED},
 };
 use crate::lake::{Snapshot, overlay::CHANGES};
 
@@ -131,7 +132,10 @@ impl Catalog {
     fn table(self: &Arc<Self>, name: String) -> BoxFuture<'static, Found<Arc<dyn TableProvider>>> {
         let this = Arc::clone(self);
         async move {
-            if let Some(shape) = this.shapes.iter().find(|s| s.name == name) {
+            let stored = name.strip_prefix(STORED).map(|rest| format!("{DEFAULT_SCHEMA}{rest}"));
+            let (facts, is_stored) = (stored.as_ref().unwrap_or(&name), stored.is_some());
+            let shape = this.shapes.iter().find(|s| s.name == *facts);
+            if let Some(shape) = shape.filter(|_| is_stored || !this.views.contains_key(&name)) {
                 return overlay::table(shape, &this.shapes, this.tables.as_ref(), &this.planner).map(Some);
             }
             if this.views.contains_key(&name) {
@@ -191,7 +195,7 @@ impl CatalogProvider for OneCatalog {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        let schema = SCHEMAS.into_iter().find(|s| *s == name)?;
+        let schema = SCHEMAS.into_iter().chain([STORED]).find(|s| *s == name)?;
         Some(Arc::new(OneSchema { catalog: Arc::clone(&self.0), schema }))
     }
 }

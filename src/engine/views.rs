@@ -1,7 +1,8 @@
 //! Views: SQL that a name stands for, planned when a query names it.
 //!
 //! A view is planned after those that it names, each once a session; a view that names itself, by whatever way round,
-//! is reported with the way. The built-in ones are `sql/core/*.sql` and `sql/ops/*.sql`.
+//! is reported with the way. The built-in ones are `sql/core/*.sql` and `sql/ops/*.sql`. One that has the name of a table of
+//! facts stands before it, and sees it under [`STORED`].
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,9 +15,21 @@ use super::{
     fence,
 };
 
+/// The schema under which built-in views see tables of facts that they have the names of.
+pub(super) const STORED: &str = "stored";
+
+/// A table of facts, its key, and the time that a row is of, for which readers see the view of the same name.
+const WITH_DISCOUNTS: [[&str; 3]; 2] =
+    [["subscriptions", "subscription_id", "as_of()"], ["subscription_states", "subscription_state_id", "told.at"]];
+
 /// Tables that are computed from others, whatever pipelines there are.
 pub(super) fn built_in() -> HashMap<String, String> {
-    [
+    let discounted = WITH_DISCOUNTS.map(|[table, key, at]| {
+        let sql = include_str!("../../sql/core/with_discounts.sql");
+        let sql = sql.replace("{table}", table).replace("{key}", key).replace("{at}", at);
+        (format!("core.{table}"), sql)
+    });
+    let others = [
         ("core.fee_details", include_str!("../../sql/core/fee_details.sql")),
         ("core.invoice_taxes", include_str!("../../sql/core/invoice_taxes.sql")),
         ("core.mrr_movements", include_str!("../../sql/core/mrr_movements.sql")),
@@ -26,9 +39,8 @@ pub(super) fn built_in() -> HashMap<String, String> {
         ("core.subscription_intervals", include_str!("../../sql/core/subscription_intervals.sql")),
         ("ops.webhook_deliveries", include_str!("../../sql/ops/webhook_deliveries.sql")),
     ]
-    .into_iter()
-    .map(|(name, sql)| (name.to_owned(), sql.to_owned()))
-    .collect()
+    .map(|(name, sql)| (name.to_owned(), sql.to_owned()));
+    discounted.into_iter().chain(others).collect()
 }
 
 impl Catalog {

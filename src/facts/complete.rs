@@ -92,6 +92,16 @@ impl Known<'_> {
                 row.closed_at = self.mark(Mark::Closed);
                 row.order_ambiguous = self.ambiguous;
             }
+            Row::Coupon(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.deleted_at = self.mark(Mark::Deleted);
+                row.order_ambiguous = self.ambiguous;
+            }
+            Row::Discount(row) => {
+                row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.deleted_at = self.mark(Mark::Deleted);
+                row.order_ambiguous = self.ambiguous;
+            }
             // The rest is not folded from sights.
             _ => {}
         }

@@ -15,7 +15,7 @@ use super::{
 use crate::base::{Micros, Offset};
 
 /// The first byte of stored state. Another one is of another build.
-const FORMAT: u8 = 4;
+const FORMAT: u8 = 5;
 
 /// Stored fold state that is not of this build. All of it can be made again from `raw.events`.
 #[derive(Debug, thiserror::Error)]
@@ -107,10 +107,13 @@ impl ObjectState {
     /// else in that second if they are enough for that. To the second, as events are.
     pub fn meets(&self, want: &Want) -> bool {
         let Some((sight, certain)) = self.leading().pop() else { return false };
+        if matches!(want.why, Why::Named { .. }) {
+            return sight.whole;
+        }
         let (last, since) = (sight.at.seconds(), want.since.seconds());
         let is_enough = || match &want.why {
-            Why::Undecided => true,
             Why::NotShown { event_id } => self.sights.iter().any(|sight| sight.event_id == *event_id),
+            _ => true,
         };
         certain && sight.whole && (last > since || last == since && is_enough())
     }

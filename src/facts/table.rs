@@ -36,6 +36,8 @@ pub enum Table {
     EarlyFraudWarnings,
     Reviews,
     FxRates,
+    Coupons,
+    Discounts,
 }
 
 static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
@@ -47,7 +49,7 @@ static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
 });
 
 impl Table {
-    pub const ALL: [Table; 26] = [
+    pub const ALL: [Table; 28] = [
         Table::PaymentIntents,
         Table::PaymentAttempts,
         Table::Charges,
@@ -74,6 +76,8 @@ impl Table {
         Table::EarlyFraudWarnings,
         Table::Reviews,
         Table::FxRates,
+        Table::Coupons,
+        Table::Discounts,
     ];
 
     /// With its schema, as SQL names it.
@@ -142,6 +146,8 @@ impl Table {
             Table::EarlyFraudWarnings => ("core.early_fraud_warnings", "early_fraud_warning_id", "created_at"),
             Table::Reviews => ("core.reviews", "review_id", "created_at"),
             Table::FxRates => ("ref.fx_rates", "rate_id", "fetched_at"),
+            Table::Coupons => ("core.coupons", "coupon_id", "created_at"),
+            Table::Discounts => ("core.discounts", "discount_id", "created_at"),
         }
     }
 }

@@ -17,4 +17,6 @@ pub enum Why {
     Undecided,
     /// An event names the object and does not show it. Its twin that does has the same id.
     NotShown { event_id: String },
+    /// Others name the object. `within`: the subscription that shows it to whoever asks, as it cannot be asked for itself.
+    Named { within: Option<String> },
 }

@@ -21,17 +21,19 @@ const STRUCK_AT_ONCE: usize = 100;
 
 const UNDECIDED: u8 = 0;
 const NOT_SHOWN: u8 = 1;
+const NAMED: u8 = 2;
 
 fn key_of(want: &Want) -> Vec<u8> {
-    let (why, event_id) = match &want.why {
+    let (why, id) = match &want.why {
         Why::Undecided => (UNDECIDED, ""),
         Why::NotShown { event_id } => (NOT_SHOWN, event_id.as_str()),
+        Why::Named { within } => (NAMED, within.as_deref().unwrap_or_default()),
     };
     let mut bytes = want.key.to_bytes();
     bytes.push(0);
     bytes.extend_from_slice(&want.since.0.to_be_bytes());
     bytes.push(why);
-    bytes.extend_from_slice(event_id.as_bytes());
+    bytes.extend_from_slice(id.as_bytes());
     bytes
 }
 
@@ -40,11 +42,12 @@ fn want_of(key: &[u8]) -> Option<Want> {
     let [table, livemode, rest @ ..] = key else { return None };
     let end = rest.iter().position(|byte| *byte == 0)?;
     let (id, rest) = (&rest[..end], &rest[end + 1..]);
-    let (since, [why, event_id @ ..]) = rest.split_first_chunk::<8>()? else { return None };
+    let (since, [why, named @ ..]) = rest.split_first_chunk::<8>()? else { return None };
     let text = |bytes: &[u8]| Some(str::from_utf8(bytes).ok()?.to_owned());
     let why = match *why {
         UNDECIDED => Why::Undecided,
-        NOT_SHOWN => Why::NotShown { event_id: text(event_id)? },
+        NOT_SHOWN => Why::NotShown { event_id: text(named)? },
+        NAMED => Why::Named { within: text(named).filter(|id| !id.is_empty()) },
         _ => return None,
     };
     let key = ObjectKey { table: *Table::ALL.get(usize::from(*table))?, livemode: *livemode == 1, id: text(id)? };
@@ -74,7 +77,7 @@ impl Wanted {
 
     /// Where an answer could tell.
     pub(super) fn add(&self, want: &Want, batch: &mut Batch) {
-        if want.key.asked_for().is_some() {
+        if want.asked_for().is_some() {
             batch.put(&self.entries, key_of(want), Micros(0).0.to_be_bytes());
         }
     }

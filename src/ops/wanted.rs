@@ -94,7 +94,7 @@ impl Round<'_> {
         let (more, began) = (!objects.is_empty(), Micros::now());
         let mut questions: Vec<BoxFuture<'static, Answered>> = Vec::new();
         for wants in objects {
-            let named = wants.first().and_then(|want| want.key.asked_for()).map(|(kind, id)| (kind, id.to_owned()));
+            let named = wants.first().and_then(Want::asked_for).map(|(kind, id)| (kind, id.to_owned()));
             let known = named.as_ref().and_then(|named| self.answered.get(named));
             match named.filter(|_| !known.is_some_and(|at| wants.iter().all(|want| want.since < *at))) {
                 Some(named) => questions.push(ask(self.api.clone(), named, wants).boxed()),

@@ -3,14 +3,17 @@
 //! An intent and its invoice name each other only in the old version; in the new one `invoice_payment` joins them.
 
 use super::{
+    catalog,
     people::Person,
-    sale::{Purchase, Subscription},
+    sale::{Discount, Purchase, Subscription},
     shape::Slot,
     stripe_json::{Version, address, metadata, method_types, shape, shipping},
 };
 
 shape!(CUSTOMER, "shapes/customer.json");
 shape!(SESSION, "shapes/checkout_session.json");
+shape!(COUPON, "shapes/coupon.json");
+shape!(DISCOUNT, "shapes/discount.json");
 shape!(SUBSCRIPTION, "shapes/subscription.json");
 shape!(INVOICE, "shapes/invoice.json");
 shape!(INVOICE_PAYMENT, "shapes/invoice_payment.json");
@@ -94,7 +97,7 @@ pub(super) fn session(person: &Person, of: &Purchase, paid: bool, complete: bool
 }
 
 pub(super) fn subscription(person: &Person, of: &Subscription, out: &mut Vec<u8>, version: Version) {
-    let (amount, price) = (of.amount.to_string(), of.price());
+    let (amount, price) = (of.list.to_string(), of.price());
     let seconds = |micros: Option<i64>| micros.map(|m| m / 1_000_000);
     SUBSCRIPTION.fill(
         &[
@@ -108,13 +111,14 @@ pub(super) fn subscription(person: &Person, of: &Subscription, out: &mut Vec<u8>
             ("currency", person.country.currency.into()),
             ("customer", (&person.customer).into()),
             ("payment_method", of.method_id.as_ref().into()),
+            ("discounts", Slot::Write(&|out| discounts(person, of, version, out))),
             ("ended_at", seconds(of.ended_at).into()),
             ("item", (&of.item).into()),
             ("period_end", of.period.1.into()),
             ("period_start", of.period.0.into()),
             ("old_periods", Slot::Json(&old_periods(of, version))),
             ("price", (&price).into()),
-            ("amount", of.amount.into()),
+            ("amount", of.list.into()),
             ("amount_text", (&amount).into()),
             ("product", of.plan.0.into()),
             ("latest_invoice", of.invoice.as_ref().map(|i| &i.id).into()),
@@ -122,6 +126,50 @@ pub(super) fn subscription(person: &Person, of: &Subscription, out: &mut Vec<u8>
         ],
         out,
     );
+}
+
+/// Before 2024 a subscription showed its one discount whole; since 2025-03-31 it names all by their ids.
+fn discounts(person: &Person, of: &Subscription, version: Version, out: &mut Vec<u8>) {
+    match (version, &of.discount) {
+        (Version::New, _) => out.extend_from_slice(format!(r#""discounts":{}"#, discount_ids(of)).as_bytes()),
+        (Version::Old, Some(one)) => {
+            out.extend_from_slice(br#""discount":"#);
+            discount(person, of, one, version, out);
+        }
+        (Version::Old, None) => out.extend_from_slice(br#""discount":null"#),
+    }
+}
+
+fn discount_ids(of: &Subscription) -> String {
+    of.discount.as_ref().map_or("[]".to_owned(), |one| format!(r#"["{}"]"#, one.id))
+}
+
+pub(super) fn discount(person: &Person, of: &Subscription, one: &Discount, version: Version, out: &mut Vec<u8>) {
+    let coupon = |out: &mut Vec<u8>| match version {
+        Version::New => out.extend_from_slice(
+            format!(r#""source":{{"coupon":"{}","type":"coupon"}}"#, catalog::MEMBERS_COUPON.0).as_bytes(),
+        ),
+        Version::Old => {
+            out.extend_from_slice(br#""coupon":"#);
+            self::coupon(one.offered, out);
+        }
+    };
+    DISCOUNT.fill(
+        &[
+            ("id", (&one.id).into()),
+            ("coupon", Slot::Write(&coupon)),
+            ("customer", (&person.customer).into()),
+            ("start", of.created.into()),
+            ("subscription", (&of.id).into()),
+        ],
+        out,
+    );
+}
+
+/// The members' coupon.
+pub(super) fn coupon(created: i64, out: &mut Vec<u8>) {
+    let (id, percent) = catalog::MEMBERS_COUPON;
+    COUPON.fill(&[("id", id.into()), ("created", created.into()), ("percent_off", percent.into())], out);
 }
 
 /// Before 2025-03-31 the period stood on the subscription itself.
@@ -135,7 +183,9 @@ fn old_periods(of: &Subscription, version: Version) -> String {
 /// The subscription's current invoice.
 pub(super) fn invoice(person: &Person, email: &str, of: &Subscription, out: &mut Vec<u8>, version: Version) {
     let Some(one) = &of.invoice else { return Slot::Null.write(out) };
-    let (amount, price) = (of.amount.to_string(), of.price());
+    let (amount, price) = (of.list.to_string(), of.price());
+    let off = of.discount.as_ref().map(|d| format!(r#"[{{"amount":{},"discount":"{}"}}]"#, of.list - of.amount, d.id));
+    let (off, discounts) = (off.as_deref().unwrap_or("[]"), discount_ids(of));
     let number = format!("{}-{:04}", person.customer[4..12].to_ascii_uppercase(), of.cycle + 1);
     let (paid, finalized) = (one.paid_at.is_some(), one.finalized_at.is_some());
     let parent = match version {
@@ -166,7 +216,10 @@ pub(super) fn invoice(person: &Person, email: &str, of: &Subscription, out: &mut
             ("email", email.into()),
             ("name", (&person.name).into()),
             ("phone", person.phone.as_ref().into()),
+            ("discounts", Slot::Json(&discounts)),
             ("finalized_at", one.finalized_at.into()),
+            ("list_amount", of.list.into()),
+            ("discount_amounts", Slot::Json(off)),
             ("line", one.id.replace("in_", "il_").as_str().into()),
             ("plan", of.plan.1.into()),
             ("subscription", (&of.id).into()),

@@ -52,6 +52,9 @@ pub(super) const PLANS: &[(&str, &str, i64)] = &[
     ("club-large", "Coffee club, 1 kg", 4_490),
 ];
 
+/// What members who came with it pay less, for ever: a coupon's id and per cent.
+pub(super) const MEMBERS_COUPON: (&str, i64) = ("CLUB15", 15);
+
 /// Minor units of a currency for a US dollar, at the shop's own fixed rates, and the step that its prices keep.
 fn rate(currency: &str) -> (f64, i64) {
     match currency {

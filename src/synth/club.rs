@@ -4,11 +4,11 @@
 
 use super::{
     account_json,
-    catalog::{PLANS, price},
+    catalog::{MEMBERS_COUPON, PLANS, price},
     crowd::Node,
     declines,
     people::Person,
-    sale::{Invoice, Method, Order, Purchase, Status, Subscription, Verdict},
+    sale::{Discount, Invoice, Method, Order, Purchase, Status, Subscription, Verdict},
     stripe_json::Version,
     world::{Say, Task, World},
 };
@@ -19,6 +19,8 @@ const RETRY_AFTER_DAYS: [i64; 3] = [2, 4, 7];
 /// Of a hundred renewals, how many fail at first. Cards that wait in a file fail more often than those in a hand.
 const RENEWAL_FAILS: f64 = 0.11;
 const RETRY_FAILS: f64 = 0.55;
+/// One in so many members comes with a coupon.
+const WITH_COUPON: u32 = 4;
 
 impl World {
     /// A new member: the first month is paid on the spot.
@@ -29,12 +31,18 @@ impl World {
         member.joined_club = true;
         let plan = self.dice.pick(PLANS);
         let created = at / SECOND;
+        let (id, list) = (self.dice.id("sub_1", 23), price(plan.2, person.country.currency));
+        let offered = self.start.0 / SECOND;
+        let discount = index.is_multiple_of(WITH_COUPON).then(|| Discount { id: id.replace("sub_", "di_"), offered });
+        let off = if discount.is_some() { (list * MEMBERS_COUPON.1 + 50) / 100 } else { 0 };
         let mut subscription = Box::new(Subscription {
-            id: self.dice.id("sub_1", 23),
+            id,
             item: self.dice.id("si_", 14),
             person: index,
             plan: (plan.0, plan.1),
-            amount: price(plan.2, person.country.currency),
+            list,
+            amount: list - off,
+            discount,
             created,
             period: (created, created + MONTH),
             cycle: 0,
@@ -51,6 +59,7 @@ impl World {
         });
         self.new_invoice(&mut subscription, created);
         self.tell_subscription(&mut subscription, &person, at, "customer.subscription.created", None);
+        self.tell_discount(&subscription, &person, at + 10_000);
         self.finalize(&mut subscription, &person, at + 50_000);
         self.charge_invoice(&mut subscription, &person, Verdict::Authorised, at + 100_000);
         subscription.status = "active";
@@ -63,6 +72,18 @@ impl World {
             Some(previous),
         );
         self.plan_month(subscription);
+    }
+
+    /// What members may be offered, from the shop's first day on.
+    pub fn offer(&mut self, at: i64) {
+        let say = Say::new(at, "coupon.created", true, 0, &[]);
+        self.stripe(&say, &|out, _| account_json::coupon(at / SECOND, out));
+    }
+
+    fn tell_discount(&mut self, subscription: &Subscription, person: &Person, at: i64) {
+        let Some(discount) = &subscription.discount else { return };
+        let say = Say::new(at, "customer.discount.created", true, person.index, &[]);
+        self.stripe(&say, &|out, version| account_json::discount(person, subscription, discount, version, out));
     }
 
     /// A month ahead: the next invoice, or a change of mind before it.

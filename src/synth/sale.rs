@@ -204,6 +204,14 @@ pub(super) struct Dispute {
     pub answered: bool,
 }
 
+/// What [`super::catalog::MEMBERS_COUPON`] takes off one subscription.
+#[derive(Debug, Clone)]
+pub(super) struct Discount {
+    pub id: String,
+    /// When the coupon was made, in seconds since 1970.
+    pub offered: i64,
+}
+
 /// A box of beans a month.
 #[derive(Debug, Clone)]
 pub(super) struct Subscription {
@@ -211,7 +219,10 @@ pub(super) struct Subscription {
     pub item: String,
     pub person: u32,
     pub plan: (&'static str, &'static str),
+    /// The plan's price, and what is charged after the discount.
+    pub list: i64,
     pub amount: i64,
+    pub discount: Option<Discount>,
     /// Seconds since 1970, as are the period's ends.
     pub created: i64,
     pub period: (i64, i64),

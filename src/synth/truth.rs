@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 
 use super::{
     balance::{Movement, Payout},
+    catalog::MEMBERS_COUPON,
     crowd::{Consent, Member, reached},
     delivery::Posted,
     sale::{Charge, Dispute, Failure, Intent, Method, Purchase, Status, Subscription, ThreeDs, Verdict},
@@ -389,7 +390,9 @@ impl Truth {
         if before == Some(subscription.status) {
             return;
         }
-        let monthly = micros(subscription.amount, currency);
+        let list = micros(subscription.list, currency);
+        let off = subscription.discount.as_ref().map_or(0, |_| list * MEMBERS_COUPON.1 / 100);
+        let monthly = list - off;
         let brings = |status| if matches!(status, "active" | "past_due") { monthly } else { 0 };
         for (status, by) in before.map(|b| (b, -1)).into_iter().chain([(subscription.status, 1)]) {
             self.add("subscriptions", &[currency.into(), status.into()], [by, by * brings(status), 0]);

@@ -60,6 +60,7 @@ pub(super) enum Task {
     CloseReview(Box<Charge>),
     PayOut,
     PayoutEnds(Box<Payout>),
+    Offer,
     Join(u32),
     Renew(Box<Subscription>),
     Collect(Box<Subscription>),
@@ -115,6 +116,7 @@ impl World {
             let first = world.person(index).first_visit;
             world.plan(first.0, Task::Arrive(index));
         }
+        world.plan(start.0, Task::Offer);
         world.plan_campaigns();
         world.plan_attack();
         world.plan_experiments();
@@ -165,6 +167,7 @@ impl World {
             Task::CloseReview(charge) => self.close_review(&charge, at),
             Task::PayOut => self.pay_out(at),
             Task::PayoutEnds(payout) => self.payout_ends(payout, at),
+            Task::Offer => self.offer(at),
             Task::Join(person) => self.join(person, at),
             Task::Renew(subscription) => self.renew(subscription, at),
             Task::Collect(subscription) => self.collect(subscription, at),

@@ -247,6 +247,79 @@ fn state(subscription: &str, customer: &str, at: i64, status: &str, mrr: i64) ->
 
 const DAY: i64 = 86_400;
 
+/// A month's price of 10.00 less what the discounts take off.
+fn discounted(at: i64, of_item: &[&str], of_all: &[&str]) -> Stamped {
+    let named = |ids: &[&str]| json!(ids.iter().map(|id| json!({"id": id})).collect::<Vec<_>>());
+    let items = json!([{"id": "si_1", "quantity": 1, "interval": "month", "interval_count": 1, "unit_amount": 1000,
+        "discounts": named(of_item)}]);
+    let mut state = state("sub_1", "cus_1", at, "active", 0);
+    if let Row::SubscriptionState(row) = &mut state.row {
+        row.mrr_micros = None;
+        row.items = items.to_string();
+        row.discounts = Some(named(of_all).to_string());
+    }
+    state
+}
+
+#[tokio::test]
+async fn discounts_that_are_only_named_lower_what_every_moment_brought() {
+    let coupon = |id: &str, fields: Value| {
+        let mut row = json!({"coupon_id": id, "order_ambiguous": false});
+        row.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        stamped::<rows::Coupon>(1, row)
+    };
+    let discount = |id: &str, coupon: &str, ends_at: Value| {
+        stamped::<rows::Discount>(
+            1,
+            json!({"discount_id": id, "coupon_id": coupon, "ends_at": ends_at, "order_ambiguous": false}),
+        )
+    };
+    let coupons = vec![
+        coupon("THIRD", json!({"percent_off": 33.3, "duration": "forever"})),
+        coupon("OFF3", json!({"amount_off": 300, "currency": "usd", "duration": "repeating"})),
+        coupon("ONCE", json!({"percent_off": 100.0, "duration": "once"})),
+    ];
+    let discounts = vec![
+        discount("di_third", "THIRD", Value::Null),
+        discount("di_off", "OFF3", json!(3 * DAY * 1_000_000)),
+        discount("di_once", "ONCE", Value::Null),
+        discount("di_lost", "NOBODY_KNOWS", Value::Null),
+    ];
+    let states = vec![
+        discounted(DAY, &[], &["di_third"]),
+        discounted(2 * DAY, &["di_third"], &["di_off", "di_once"]),
+        discounted(4 * DAY, &["di_third"], &["di_off"]),
+        discounted(5 * DAY, &[], &["di_third", "di_lost"]),
+        discounted(6 * DAY, &["di_9"], &[]),
+    ];
+    let tables = Memory::default()
+        .with_rows("core.subscription_states", Table::SubscriptionStates, states)
+        .with_rows("core.coupons", Table::Coupons, coupons)
+        .with_rows("core.discounts", Table::Discounts, discounts);
+    answers(
+        tables,
+        &[
+            (
+                "SELECT mrr_micros, mrr_is_known FROM core.subscription_states ORDER BY at",
+                "6670000,true 3670000,true 6670000,true 6670000,false 10000000,false",
+            ),
+            (
+                "SELECT mrr_micros, mrr_is_known FROM core.subscription_intervals ORDER BY valid_from",
+                "6670000,true 3670000,true 6670000,true 6670000,false 10000000,false",
+            ),
+            (
+                "SELECT kind, amount_micros FROM core.mrr_movements ORDER BY date",
+                "new,6670000 contraction,3000000 expansion,3000000 expansion,3330000",
+            ),
+            (
+                "SELECT subscription_state_id FROM core.subscription_states WHERE at > to_timestamp(500000)",
+                "sub_1:518400",
+            ),
+        ],
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn intervals_begin_where_something_changed_and_end_with_the_subscription() {
     let states = vec![
@@ -403,7 +476,15 @@ async fn tables_are_empty_before_anything_was_written() {
     let queries: Vec<(&str, &str)> = queries.iter().map(|q| (q.as_str(), "0")).collect();
     answers(Memory::default(), &queries).await;
     answers(Memory::default(), &[("SELECT count(*) FROM core.people", "0"), ("SELECT * FROM core.orders", "")]).await;
-    for view in ["invoice_taxes", "fee_details", "sessions", "subscription_intervals", "mrr_movements"] {
+    for view in [
+        "subscriptions",
+        "subscription_states",
+        "invoice_taxes",
+        "fee_details",
+        "sessions",
+        "subscription_intervals",
+        "mrr_movements",
+    ] {
         answers(Memory::default(), &[(&format!("SELECT count(*) FROM core.{view}"), "0")]).await;
     }
     answers(Memory::default(), &[("SELECT count(*) FROM raw.events", "0"), ("SELECT * FROM raw.quarantine", "")]).await;

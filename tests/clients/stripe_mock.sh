@@ -26,7 +26,7 @@ import json, pathlib, sys
 work = pathlib.Path(sys.argv[1])
 first, second = (json.loads((work / name).read_text()) for name in ("first.json", "second.json"))
 types = (work / "types.csv").read_text().split()[1:]
-fetched = ["balance_transaction", "charge", "checkout.session", "customer", "dispute", "invoice", "payment_intent",
+fetched = ["balance_transaction", "charge", "checkout.session", "coupon", "customer", "dispute", "invoice", "payment_intent",
            "payout", "radar.early_fraud_warning", "refund", "review", "subscription"]
 assert first["accepted"] == len(fetched) + 1 and first["quarantined"] == 0, first
 assert second["accepted"] == 0 and second["duplicates"] == len(fetched) + 1, second

@@ -8,6 +8,7 @@ mod funnel;
 mod fx;
 mod guarded;
 mod money;
+mod recurring;
 mod text;
 mod time;
 mod window_funnel;
@@ -30,6 +31,11 @@ pub(super) fn register_shared(state: &mut SessionState) -> Result<()> {
     checked_sum::register(state)?;
     datafusion_functions_json::register_all(state)?;
     state.register_udf(ScalarUDF::from(money::MoneyMajor::new()).into())?;
+    state.register_udf(ScalarUDF::from(recurring::DiscountsNamed::new()).into())?;
+    for of in [recurring::Text::Items, recurring::Text::Discounts] {
+        state.register_udf(ScalarUDF::from(recurring::With::new(of)).into())?;
+    }
+    state.register_udf(ScalarUDF::from(recurring::MrrMicros::new()).into())?;
     for function in text::shared() {
         state.register_udf(ScalarUDF::from(function).into())?;
     }

@@ -66,8 +66,9 @@ row! {
         person_id: Option<PersonId>,
         currency: Option<Currency>,
         /// What it brings a month while it is `active` or `past_due`, in millionths of a major unit: after discounts that
-        /// last, without tax and without what is metered.
-        mrr_micros: i64,
+        /// last, without tax and without what is metered. Stored as null where the event only names a discount; readers see
+        /// it with what is known of that by now (`sql/core/with_discounts.sql`).
+        mrr_micros: Option<i64>,
         items: String,
         discounts: Option<String>,
         current_period_start: Option<Micros>,
@@ -99,11 +100,50 @@ row! {
         customer_id: Option<String>,
         person_id: Option<PersonId>,
         currency: Option<Currency>,
-        mrr_micros: i64,
+        mrr_micros: Option<i64>,
         items: String,
         discounts: Option<String>,
         cancel_at_period_end: bool,
         cancel_reason: Option<String>,
+        order_ambiguous: bool,
+    }
+}
+
+row! {
+    /// One row a coupon: what may be taken off.
+    Coupon {
+        coupon_id: String,
+        created_at: Option<Micros>,
+        name: Option<String>,
+        /// Of a hundred.
+        percent_off: Option<f64>,
+        /// Minor units of `currency`.
+        amount_off: Option<i64>,
+        currency: Option<Currency>,
+        /// `once`, `repeating` or `forever`.
+        duration: Option<String>,
+        duration_in_months: Option<i64>,
+        redeem_by: Option<Micros>,
+        valid: Option<bool>,
+        deleted_at: Option<Micros>,
+        order_ambiguous: bool,
+    }
+}
+
+row! {
+    /// One row a discount: a coupon's use by a customer, or for a subscription or an item of one.
+    Discount {
+        discount_id: String,
+        coupon_id: Option<String>,
+        promotion_code_id: Option<String>,
+        customer_id: Option<String>,
+        subscription_id: Option<String>,
+        subscription_item_id: Option<String>,
+        invoice_id: Option<String>,
+        /// When it began to be taken off.
+        created_at: Option<Micros>,
+        ends_at: Option<Micros>,
+        deleted_at: Option<Micros>,
         order_ambiguous: bool,
     }
 }

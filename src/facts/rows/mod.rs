@@ -143,6 +143,8 @@ rows! {
     EarlyFraudWarnings: EarlyFraudWarning,
     Reviews: Review,
     FxRates: FxRate,
+    Coupons: Coupon,
+    Discounts: Discount,
 }
 
 /// A row, the world it belongs to, and the last log offset that it is true to.

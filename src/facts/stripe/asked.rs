@@ -1,10 +1,14 @@
 //! Which rows stand for an object that Stripe's API gives by its id (`docs.stripe.com/api`), and what it calls the object.
 
-use crate::facts::{observation::ObjectKey, table::Table};
+use crate::facts::{
+    observation::ObjectKey,
+    table::Table,
+    want::{Want, Why},
+};
 
 /// A table of objects, and the type of each of them.
 /// An invoice's payment is not among them: its row goes by its invoice and intent.
-const OBJECTS: [(Table, &str); 12] = [
+const OBJECTS: [(Table, &str); 13] = [
     (Table::PaymentIntents, "payment_intent"),
     (Table::Charges, "charge"),
     (Table::Refunds, "refund"),
@@ -17,11 +21,22 @@ const OBJECTS: [(Table, &str); 12] = [
     (Table::BalanceTransactions, "balance_transaction"),
     (Table::EarlyFraudWarnings, "radar.early_fraud_warning"),
     (Table::Reviews, "review"),
+    (Table::Coupons, "coupon"),
 ];
 
 /// The table of a type of objects; `None` where we have none.
 pub(super) fn table_of(kind: &str) -> Option<Table> {
     OBJECTS.iter().find(|(_, name)| *name == kind).map(|(table, _)| *table)
+}
+
+impl Want {
+    /// What to ask Stripe's API for to meet it; see [`ObjectKey::asked_for`].
+    pub fn asked_for(&self) -> Option<(&'static str, &str)> {
+        match &self.why {
+            Why::Named { within: Some(subscription) } => named(Table::Subscriptions, subscription),
+            _ => self.key.asked_for(),
+        }
+    }
 }
 
 impl ObjectKey {
@@ -33,10 +48,14 @@ impl ObjectKey {
             Table::PaymentAttempts => (Table::Charges, self.id.as_str()),
             table => (table, self.id.as_str()),
         };
-        let is_stripes = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        let (_, kind) = OBJECTS.iter().find(|(of, _)| *of == table && is_stripes)?;
-        Some((kind, id))
+        named(table, id)
     }
+}
+
+fn named(table: Table, id: &str) -> Option<(&'static str, &str)> {
+    let is_stripes = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let (_, kind) = OBJECTS.iter().find(|(of, _)| *of == table && is_stripes)?;
+    Some((kind, id))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Stripe's events, of every API version from 2017 on: payments and what becomes of them, customers, checkout sessions,
-//! subscriptions and invoices, the balance and payouts.
+//! subscriptions and their discounts, invoices, the balance and payouts.
 //!
 //! The shapes of `docs.stripe.com/api` and of its changelog: charges that intents carried until 2022-11-15, `source`
 //! before `payment_method_details`, references that may be ids or whole objects. What a version calls otherwise is
@@ -17,10 +17,10 @@ mod balance;
 mod charge;
 mod checkout;
 mod customer;
+mod discount;
 mod dispute;
 mod intent;
 mod invoice;
-mod mrr;
 mod parts;
 mod payout;
 mod prior;
@@ -28,6 +28,7 @@ mod refund;
 mod risk;
 mod subscription;
 mod tax;
+mod terms;
 mod verdict;
 
 use serde::Deserialize;
@@ -55,6 +56,8 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
         kind if kind.starts_with("charge.") => charge::decode(event)?,
         "subscription.fetched" => subscription::decode(event)?,
         kind if kind.starts_with("customer.subscription.") => subscription::decode(event)?,
+        kind if kind.starts_with("customer.discount.") => discount::decode(event)?,
+        kind if kind.starts_with("coupon.") => discount::decode_coupon(event)?,
         "customer.created" | "customer.updated" | "customer.deleted" | "customer.fetched" => customer::decode(event)?,
         kind if kind.starts_with("checkout.session.") => checkout::decode(event)?,
         kind if kind.starts_with("invoice.") => invoice::decode(event)?,

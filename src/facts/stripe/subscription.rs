@@ -1,11 +1,12 @@
 //! Subscriptions: as they are now, and as they were in each second in which they were seen.
 //!
-//! What a subscription brings a month is in `mrr`.
+//! What a subscription is sold at is read in `terms`.
 
 use super::{
     DecodeError, Event, Mark, Message, Saw, Seen, Step, Table,
-    mrr::{Discount, Item, Plan, Terms},
+    discount::{self, Discount},
     shown,
+    terms::{Item, Plan, Shown},
 };
 use crate::{
     base::Micros,
@@ -68,7 +69,11 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
     }
     let (state, prior) = message.digests(event)?;
     let id = event.required("data.object.id", subscription.id.owned())?;
-    let row = subscription.row(event, &id)?;
+    let sold = subscription.sold();
+    for discount in sold.all_discounts() {
+        discount::carried(event, discount)?;
+    }
+    let row = subscription.row(event, &id, &sold)?;
     let then = at_second(event, &row);
     let (step, ended) = (subscription.step(event, &row.status), is_over(&row.status).then_some(Mark::Closed));
     let unborn = subscription.created_at().is_none().then_some(Mark::Seen);
@@ -111,7 +116,7 @@ impl<'a> Subscription<'a> {
     }
 
     /// Its items; of before there were any, the one that its plan is.
-    fn terms(&self, at: Micros) -> Terms<'a> {
+    fn sold(&self) -> Shown<'a> {
         let items = match self.items.get() {
             Some(items @ [_, ..]) => items.iter().filter_map(Maybe::get).cloned().collect(),
             _ => self.plan.get().map(|plan| Item::of_plan(plan, self.quantity)).into_iter().collect(),
@@ -126,7 +131,7 @@ impl<'a> Subscription<'a> {
             Some(discounts @ [_, ..]) => discounts.iter().map(whole).collect(),
             _ => shown().into_iter().collect(),
         };
-        Terms { items, discounts, currency: self.currency.clone(), at }
+        Shown { items, discounts }
     }
 
     fn step(&self, event: &Event, status: &str) -> Step {
@@ -149,10 +154,10 @@ impl<'a> Subscription<'a> {
         (start, self.current_period_end.seconds().or(first.and_then(|i| i.current_period_end.seconds())))
     }
 
-    fn row(&self, event: &mut Event, id: &str) -> Result<rows::Subscription, DecodeError> {
+    fn row(&self, event: &mut Event, id: &str, sold: &Shown) -> Result<rows::Subscription, DecodeError> {
         let deleted = event.kind() == "customer.subscription.deleted";
         let status = self.status.get().unwrap_or(if deleted { "canceled" } else { "unknown" });
-        let terms = self.terms(event.at());
+        let terms = sold.terms(event, self.currency.get())?;
         let brings = matches!(status, "active" | "past_due");
         let (start, end) = self.period();
         let cancellation = self.cancellation_details.get();
@@ -160,14 +165,18 @@ impl<'a> Subscription<'a> {
         someone.known_as(IdentifierKind::Customer, self.customer.id());
         let person_id = someone.person();
         event.keep(someone);
+        let mrr_micros = if brings { terms.mrr_micros(event, event.at())? } else { Some(0) };
+        if mrr_micros.is_none() {
+            terms.want_unknown(event, id);
+        }
         Ok(rows::Subscription {
             subscription_id: id.to_owned(),
             created_at: self.created_at(),
             status: status.to_owned(),
             customer_id: self.customer.id_owned(),
             person_id,
-            currency: terms.currency(event)?,
-            mrr_micros: if brings { terms.mrr_micros(event)? } else { 0 },
+            currency: terms.currency,
+            mrr_micros,
             items: terms.items_text(event)?,
             discounts: terms.discounts_text(event)?,
             current_period_start: start,

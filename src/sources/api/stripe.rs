@@ -37,7 +37,7 @@ const MARGIN: i64 = DAY;
 const A_SECOND: u32 = 25;
 const A_SECOND_LIVE: u32 = 100;
 /// Refunds before charges: what a refund came to is then known no later than the charge's total that counts it.
-const OBJECTS: [List; 11] = [
+const OBJECTS: [List; 12] = [
     List::StripeRefunds,
     List::StripeCharges,
     List::StripePaymentIntents,
@@ -49,6 +49,7 @@ const OBJECTS: [List; 11] = [
     List::StripePayouts,
     List::StripeWarnings,
     List::StripeReviews,
+    List::StripeCoupons,
 ];
 
 /// How the type ends that a fetched object gets.
@@ -75,9 +76,20 @@ pub(super) fn path(list: List) -> &'static str {
         List::StripePayouts => "/v1/payouts",
         List::StripeWarnings => "/v1/radar/early_fraud_warnings",
         List::StripeReviews => "/v1/reviews",
+        List::StripeCoupons => "/v1/coupons",
         List::StripeBalanceTransactions => "/v1/balance_transactions",
         List::StripeEvents | List::KlaviyoEvents | List::KlaviyoProfiles => "/v1/events",
     }
+}
+
+/// What Stripe is to show whole where it would name it: of a subscription its discounts, which no list has. Four levels deep
+/// is what it allows, so that an item's discount still names its coupon.
+fn expanded(list: List, prefix: &'static str) -> impl Iterator<Item = (&'static str, String)> {
+    let paths: &[&str] = match list {
+        List::StripeSubscriptions => &["discounts.source.coupon", "items.data.discounts"],
+        _ => &[],
+    };
+    paths.iter().map(move |path| ("expand[]", format!("{prefix}{path}")))
 }
 
 /// Events as far as they are kept, then the objects made before; and the balance transactions of all that time, which no
@@ -167,6 +179,7 @@ impl StripeApi {
         query.extend(after.map(|id| ("starting_after", id.to_owned())));
         // Unless asked, Stripe leaves out those that are over.
         query.extend((leg.list == List::StripeSubscriptions).then(|| ("status", "all".to_owned())));
+        query.extend(expanded(leg.list, "data."));
         let response = self.get(path, None, &query).await?;
         let now = Micros::now();
         let asked_at = asked_at(&response, now);
@@ -193,7 +206,8 @@ impl StripeApi {
             return Ok(None);
         };
         let path = path(list);
-        let response = match self.get(path, Some(id), &[]).await {
+        let query: Vec<_> = expanded(list, "").collect();
+        let response = match self.get(path, Some(id), &query).await {
             Err(ApiError::Absent { .. }) => return Ok(None),
             response => response?,
         };
@@ -222,7 +236,7 @@ impl StripeApi {
         Err(match status {
             401 | 403 => {
                 let needs = "to read events, charges, refunds, payment intents, checkout sessions, customers, disputes, \
-                             invoices, subscriptions, payouts, balance transactions, fraud warnings and reviews";
+                             invoices, subscriptions, coupons, payouts, balance transactions, fraud warnings and reviews";
                 ApiError::Key { provider: PROVIDER, section: "stripe", status, detail: without_key(detail), needs }
             }
             400 | 404 if fault.error.param.as_deref() == Some("starting_after") => {
@@ -307,6 +321,7 @@ fn kind(list: List) -> Option<&'static str> {
         List::StripePayouts => Some("payout.fetched"),
         List::StripeWarnings => Some("radar.early_fraud_warning.fetched"),
         List::StripeReviews => Some("review.fetched"),
+        List::StripeCoupons => Some("coupon.fetched"),
         List::StripeBalanceTransactions => Some("balance_transaction.fetched"),
         List::StripeEvents | List::KlaviyoEvents | List::KlaviyoProfiles => None,
     }
@@ -422,11 +437,11 @@ mod tests {
         assert_eq!(lists(Some(3), 0), [(List::StripeEvents, Some(3), 0), balance(Some(3), 0)]);
         let all = lists(None, 0);
         assert_eq!(all[0], (List::StripeEvents, Some(30), 0));
-        assert_eq!(all[1..12], OBJECTS.map(|list| (list, None, 29)));
-        assert_eq!(all[12..], [balance(None, 0)]);
+        assert_eq!(all[1..13], OBJECTS.map(|list| (list, None, 29)));
+        assert_eq!(all[13..], [balance(None, 0)]);
         let old = lists(Some(90), 60);
-        assert_eq!(old[..11], OBJECTS.map(|list| (list, Some(90), 60)));
-        assert_eq!(old[11..], [balance(Some(90), 60)]);
+        assert_eq!(old[..12], OBJECTS.map(|list| (list, Some(90), 60)));
+        assert_eq!(old[12..], [balance(Some(90), 60)]);
     }
 
     #[test]

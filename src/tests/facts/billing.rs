@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{event, fold, loaded, rows, seconds};
 use crate::{
-    facts::{Row, rows},
+    facts::{Row, Table, Want, rows},
     tests::facts::only,
 };
 
@@ -188,7 +188,7 @@ fn priced(amount: i64, interval: &str, count: i64, quantity: i64) -> Value {
 }
 
 fn brings(status: &str, fields: Value) -> i64 {
-    only!(all(&[subscription("evt_1", "updated", 1_700_000_500, status, fields)]), Subscription).mrr_micros
+    only!(all(&[subscription("evt_1", "updated", 1_700_000_500, status, fields)]), Subscription).mrr_micros.unwrap()
 }
 
 #[test]
@@ -248,11 +248,75 @@ fn discounts_that_last_lower_it_and_no_others() {
     assert_eq!(brings("active", json!({"discount": {"id": "di_1", "coupon": quarter}})), 7_500_000);
     let source = json!({"discounts": [{"id": "di_1", "source": {"type": "coupon", "coupon": quarter}}]});
     assert_eq!(brings("active", source), 7_500_000);
-    // One that is only named lowers nothing, and is kept.
-    let named = subscription("evt_1", "updated", 1_700_000_500, "active", json!({"discounts": ["di_9"]}));
-    let row = only!(all(&[named]), Subscription);
-    assert_eq!(row.mrr_micros, 10_000_000);
-    assert!(row.discounts.unwrap().contains("di_9"));
+}
+
+fn wants(event: &Value) -> Vec<Want> {
+    super::decoder().decode(&super::stripe_envelope(event)).unwrap().wanted
+}
+
+#[test]
+fn what_a_discount_that_is_only_named_takes_off_is_wanted() {
+    let items = json!({"data": [{"id": "si_1", "discounts": ["di_2"], "price": {"id": "price_1", "currency": "usd",
+        "unit_amount": 1000, "recurring": {"interval": "month"}}}]});
+    let named = |status| {
+        let fields = json!({"discounts": ["di_1"], "items": items});
+        subscription("evt_1", "updated", 1_700_000_500, status, fields)
+    };
+    let row = only!(all(&[named("active")]), Subscription);
+    assert_eq!(row.mrr_micros, None);
+    assert!(row.discounts.unwrap().contains("di_1") && row.items.contains("di_2"));
+    let open = wants(&named("active"));
+    let ids: Vec<_> = open.iter().map(|want| (want.key.table, want.key.id.as_str(), want.asked_for())).collect();
+    let within = Some(("subscription", "sub_1"));
+    assert_eq!(ids, [(Table::Discounts, "di_2", within), (Table::Discounts, "di_1", within)]);
+    assert!(wants(&named("canceled")).is_empty(), "it brings nothing, whatever is taken off");
+    assert_eq!(brings("canceled", json!({"discounts": ["di_1"]})), 0);
+
+    let told = |coupon: Value| {
+        event(
+            "evt_2",
+            "customer.discount.created",
+            1_700_000_400,
+            json!({"object": {"id": "di_1", "object": "discount",
+            "customer": "cus_1", "subscription": "sub_1", "start": 1_700_000_400, "end": null, "source": {"coupon": coupon}}}),
+        )
+    };
+    let folded = fold(&[told(json!("HALF"))]);
+    assert!(folded.values().all(|state| state.meets(&open[1])), "the discount is known");
+    let coupon = wants(&told(json!("HALF")));
+    assert_eq!(coupon[0].asked_for(), Some(("coupon", "HALF")));
+    let coupon_of = |events: &[Value]| only!(all(events), Coupon);
+    let whole =
+        json!({"id": "HALF", "object": "coupon", "percent_off": 50.0, "duration": "forever", "created": 1_600_000_000});
+    assert!(wants(&told(whole.clone())).is_empty());
+    let made = event("evt_3", "coupon.created", 1_600_000_000, json!({"object": whole}));
+    assert_eq!(coupon_of(&[told(whole.clone())]), coupon_of(&[made]));
+    assert_eq!(coupon_of(&[told(whole)]).percent_off, Some(50.0));
+}
+
+#[test]
+fn a_discount_that_was_taken_away_says_when() {
+    let told = |id, kind: &str, at| {
+        event(
+            id,
+            &format!("customer.discount.{kind}"),
+            at,
+            json!({"object": {"id": "di_1", "object": "discount",
+            "coupon": {"id": "HALF", "percent_off": 50}, "customer": "cus_1", "start": 1_700_000_000, "end": at}}),
+        )
+    };
+    let events = [
+        told("evt_1", "created", 1_700_000_000),
+        told("evt_2", "deleted", 1_700_009_000),
+        told("evt_3", "updated", 1_700_009_500),
+    ];
+    for turn in 0..events.len() {
+        let mut turned = events.to_vec();
+        turned.rotate_left(turn);
+        let row = only!(all(&turned), Discount);
+        assert_eq!((row.deleted_at, row.ends_at), (Some(seconds(1_700_009_000)), Some(seconds(1_700_009_000))));
+        assert_eq!((row.created_at, row.coupon_id.as_deref()), (Some(seconds(1_700_000_000)), Some("HALF")));
+    }
 }
 
 #[test]
@@ -275,12 +339,12 @@ fn a_subscription_that_is_over_stays_over_and_each_second_has_a_state() {
         turned.rotate_left(turn);
         let found = all(&turned);
         let row = only!(found, Subscription);
-        assert_eq!((row.status.as_str(), row.mrr_micros, row.order_ambiguous), ("canceled", 0, false));
+        assert_eq!((row.status.as_str(), row.mrr_micros, row.order_ambiguous), ("canceled", Some(0), false));
         assert_eq!(row.ended_at, Some(seconds(1_705_000_000)));
         let states: Vec<_> = found
             .iter()
             .filter_map(|row| match row {
-                Row::SubscriptionState(state) => Some((state.at, state.status.as_str(), state.mrr_micros)),
+                Row::SubscriptionState(state) => Some((state.at, state.status.as_str(), state.mrr_micros?)),
                 _ => None,
             })
             .collect();

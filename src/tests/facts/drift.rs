@@ -37,7 +37,7 @@ fn acacia_and_basil_tell_one_history() {
     }
     let all: Vec<Row> = acacia.into_values().collect();
     let subscription = only!(all, Subscription);
-    assert_eq!((subscription.mrr_micros, subscription.current_period_end.is_some()), (0, true));
+    assert_eq!((subscription.mrr_micros, subscription.current_period_end.is_some()), (Some(0), true));
     let paid = all.iter().filter(|row| matches!(row, Row::InvoicePayment(p) if p.amount_paid == Some(2856))).count();
     assert_eq!(paid, 2);
 }
@@ -87,7 +87,7 @@ fn a_subscription_of_2017_is_one_of_today() {
                 "recurring": {"interval": "year", "interval_count": 1, "usage_type": "licensed"}}}]},
         "discounts": [{"source": {"coupon": {"id": "TEN", "percent_off": 10, "duration": "forever"}}}]}));
     assert_eq!(old, new);
-    assert_eq!(old.mrr_micros, 2_700_000);
+    assert_eq!(old.mrr_micros, Some(2_700_000));
 }
 
 /// What a shop's life comes to, told by an account of which so many eighths were of the old version: of each object its
@@ -108,6 +108,11 @@ fn life(seed: u64, old_eighths: u32) -> BTreeMap<String, BTreeMap<String, String
             // Told with the charge, they have its time; when the invoice's payment was made the invoice does not say.
             Table::Refunds => drop(columns.remove("succeeded_at")),
             Table::InvoicePayments => drop(columns.remove("created_at")),
+            // The new version names discounts: what they take off stands in rows of their own, and readers get it from there.
+            Table::Subscriptions | Table::SubscriptionStates => {
+                columns.remove("discounts");
+                columns.remove("mrr_micros");
+            }
             // One that made no charge is named after its request, which is another for each way to tell it.
             Table::PaymentAttempts if id.contains(':') => {
                 id = format!("{} {}", id.split(':').next().unwrap(), columns["created_at"]);

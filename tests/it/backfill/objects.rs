@@ -92,6 +92,40 @@ fn what_events_leave_open_is_asked_for_once() {
     drop(serving);
 }
 
+/// A subscription's event names its discount; Stripe shows that within the subscription, and its coupon by its id.
+#[test]
+fn what_a_discount_takes_off_is_asked_for() {
+    let provider = Provider::start();
+    let till = till(&provider);
+    let subscription = |discounts: Value| {
+        json!({"id": "sub_1", "object": "subscription", "created": now() - DAY, "livemode": false, "customer": "cus_1",
+            "status": "active", "currency": "eur", "discounts": discounts, "items": {"data": [{"id": "si_1", "quantity": 1,
+                "price": {"id": "price_1", "currency": "eur", "unit_amount": 2000, "recurring": {"interval": "month"}}}]}})
+    };
+    let whole = json!([{"id": "di_1", "object": "discount", "customer": "cus_1", "subscription": "sub_1", "end": null,
+        "start": now() - DAY, "source": {"type": "coupon", "coupon": "QUARTER"}}]);
+    let coupon = json!({"id": "QUARTER", "object": "coupon", "created": now() - DAY, "livemode": false, "percent_off": 25,
+        "duration": "forever"});
+    provider.book().objects.extend([
+        ("/v1/subscriptions/sub_1".to_owned(), subscription(whole)),
+        ("/v1/coupons/QUARTER".to_owned(), coupon),
+    ]);
+    let event = event(1, "customer.subscription.updated", subscription(json!(["di_1"])));
+    let file = till.write("named.ndjson", format!("{event}\n"));
+    till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+    let brings = "SELECT mrr_micros, mrr_is_known FROM core.subscription_intervals";
+    assert_eq!(till.sql(brings), [json!({"mrr_micros": 20_000_000, "mrr_is_known": false})]);
+    let serving = Serving::start(&till);
+    let known = [json!({"mrr_micros": 15_000_000, "mrr_is_known": true})];
+    wait("its share is known", Duration::from_secs(60), || till.sql(brings) == known);
+    let asked = provider.asked("/v1/subscriptions/sub_1");
+    assert!(asked.len() == 1 && asked[0].query["expand[]"].contains("discounts"), "its discounts are to be shown");
+    let moved = till.sql("SELECT kind, amount_micros FROM core.mrr_movements");
+    assert_eq!(moved, [json!({"kind": "new", "amount_micros": 15_000_000})], "and was so from the first day");
+    wait("nothing is open", Duration::from_secs(60), || !is_open(&till));
+    drop(serving);
+}
+
 /// What the doctor says of open objects, if there are any.
 fn finding(till: &Till) -> Option<Value> {
     let printed: Value = serde_json::from_slice(&till.try_run(&["--json", "--quiet", "doctor"]).stdout).unwrap();

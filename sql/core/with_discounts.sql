@@ -1,0 +1,45 @@
+-- Rows of {table}, with what is known of discounts by now, and what they bring a month by that: their own event may have named
+-- some without saying what they take off. `mrr_is_known`: false where nothing says it; then it lowers nothing.
+WITH named AS (
+    SELECT {key}, merchant_id, livemode, unnest(discounts_named(items, discounts)) AS discount_id
+    FROM stored.{table}
+    WHERE mrr_micros IS NULL
+),
+terms AS (
+    SELECT
+        named.{key},
+        named.merchant_id,
+        named.livemode,
+        count(coupons.coupon_id) = count(*) AS are_known,
+        array_agg(
+            named_struct(
+                'id', named.discount_id,
+                'coupon_id', discounts.coupon_id,
+                'percent_off', coupons.percent_off,
+                'amount_off', coupons.amount_off,
+                'duration', coupons.duration,
+                'ends_at', discounts.ends_at
+            )
+        ) AS terms
+    FROM named
+    LEFT JOIN core.discounts AS discounts
+        ON discounts.discount_id = named.discount_id AND discounts.livemode = named.livemode
+    LEFT JOIN core.coupons AS coupons
+        ON coupons.coupon_id = discounts.coupon_id AND coupons.livemode = named.livemode
+    GROUP BY named.{key}, named.merchant_id, named.livemode
+),
+told AS (
+    SELECT
+        told.* REPLACE (
+            items_with(told.items, terms.terms) AS items,
+            discounts_with(told.discounts, terms.terms) AS discounts
+        ),
+        told.mrr_micros IS NOT NULL OR coalesce(terms.are_known, false) AS mrr_is_known
+    FROM stored.{table} AS told
+    LEFT JOIN terms
+        ON terms.{key} = told.{key} AND terms.merchant_id = told.merchant_id AND terms.livemode = told.livemode
+)
+SELECT told.* REPLACE (
+    coalesce(told.mrr_micros, mrr_micros(told.currency, told.items, told.discounts, {at})) AS mrr_micros
+)
+FROM told
