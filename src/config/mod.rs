@@ -312,20 +312,22 @@ pub struct Fx {
     pub url: Option<BaseUrl>,
     /// A CSV file of `day,base,currency,rate`.
     pub file: Option<PathBuf>,
+    /// Those at which Stripe converted the shop's own payments.
+    pub stripe: bool,
     /// For how long a rate may be used when there is no newer one.
     pub max_age_days: u32,
 }
 
 impl Fx {
     pub fn is_set(&self) -> bool {
-        self.url.is_some() || self.file.is_some()
+        self.url.is_some() || self.file.is_some() || self.stripe
     }
 }
 
 impl Default for Fx {
     fn default() -> Self {
         // Easter is four days without rates.
-        Fx { url: None, file: None, max_age_days: 7 }
+        Fx { url: None, file: None, stripe: false, max_age_days: 7 }
     }
 }
 

@@ -331,6 +331,12 @@ pub(super) const OPTIONS: &[Opt] = &[
         show: |s| path(s.fx.file.as_deref()),
     },
     Opt {
+        name: "fx.stripe",
+        meaning: "Take as exchange rates, daily, those at which Stripe converted the shop's own payments (core.charges.exchange_rate)",
+        set: |s, v| put(&mut s.fx.stripe, v.yes_or_no()),
+        show: |s| open(s.fx.stripe),
+    },
+    Opt {
         name: "fx.max_age_days",
         meaning: "How many days a rate may be used when there is no newer one; after that fx() is NULL, and doctor says so",
         set: |s, v| put(&mut s.fx.max_age_days, v.whole(0..=366)),

@@ -96,7 +96,7 @@ fn known(rates: Vec<Rate>, wanted: &'static str) -> Result<Vec<Rate>, RatesError
     if rates.is_empty() { Err(RatesError::Nothing(wanted)) } else { Ok(rates) }
 }
 
-/// One event for each day and base. `origin`: `ecb` or `file`. The same rates, fetched again, are the same events.
+/// One event for each day and base. `origin`: `ecb`, `file` or `stripe`. The same rates, fetched again, are the same events.
 pub fn events(rates: &[Rate], origin: &str, received_at: Micros) -> Result<Vec<Envelope>, RatesError> {
     let mut days: BTreeMap<_, BTreeMap<&str, f64>> = BTreeMap::new();
     for rate in rates {

@@ -97,3 +97,42 @@ fn a_file_of_rates_that_cannot_be_read_is_named_with_its_line_and_read_once_it_c
         String::from_utf8(till.try_run(&["sql", "SELECT fx(1, 'usd', 'pounds', DATE '2026-01-30')"]).stderr).unwrap();
     assert!(wrong.contains("pounds"), "{wrong}");
 }
+
+/// A charge that Stripe converted, and its balance transaction.
+fn settled(n: i64, created: i64, (amount, currency): (i64, &str), (settled, rate): (i64, f64)) -> String {
+    let event = |kind: &str, object: serde_json::Value| {
+        json!({"id": format!("evt_{kind}_{n}"), "object": "event", "type": kind, "created": created, "livemode": true,
+            "data": {"object": object}})
+    };
+    let charge = json!({"id": format!("ch_{n}"), "object": "charge", "created": created, "amount": amount, "currency": currency,
+        "amount_captured": amount, "captured": true, "paid": true, "status": "succeeded", "livemode": true,
+        "balance_transaction": format!("txn_{n}")});
+    let transaction = json!({"id": format!("txn_{n}"), "object": "balance_transaction", "amount": settled, "fee": 30,
+        "net": settled - 30, "currency": "eur", "exchange_rate": rate, "type": "charge", "source": format!("ch_{n}"),
+        "created": created, "available_on": created, "status": "available"});
+    format!("{}\n{}\n", event("charge.succeeded", charge), event("balance_transaction.fetched", transaction))
+}
+
+#[test]
+fn what_stripe_converted_at_is_a_rate_of_its_day() {
+    let till = Till::new().set("FX__STRIPE", "true").set("FX__MAX_AGE_DAYS", "366");
+    // 2026-10-10, twice in dollars and once in yen; and the day after in pounds.
+    let day = 1_791_590_400;
+    let lines = [
+        settled(1, day + 60, (10_000, "usd"), (9_000, 0.9)),
+        settled(2, day + 3_600, (30_000, "usd"), (28_200, 0.94)),
+        settled(3, day + 7_200, (100_000, "jpy"), (61_000, 0.0061)),
+        settled(4, day + 86_400, (5_000, "gbp"), (5_750, 1.15)),
+    ];
+    let file = till.write("settled.ndjson", lines.concat());
+    till.run(&["ingest", "stripe", file.to_str().unwrap()]);
+    till.run(&["run"]);
+    let held = "SELECT CAST(day AS VARCHAR) AS day, base, currency, rate, origin FROM ref.fx_rates ORDER BY base DESC";
+    let rate = |day, base, rate| json!({"day": day, "base": base, "currency": "eur", "rate": rate, "origin": "stripe"});
+    let rates = [rate("2026-10-10", "usd", 0.93), rate("2026-10-10", "jpy", 0.0061), rate("2026-10-11", "gbp", 1.15)];
+    assert_eq!(till.sql(held), rates);
+    let converted =
+        "SELECT fx(10000, 'usd', 'eur', DATE '2026-10-12') AS usd, fx(1000, 'jpy', 'eur', DATE '2026-10-10') AS jpy,
+        fx(100, 'eur', 'usd', DATE '2026-10-11') AS back, fx(100, 'gbp', 'eur', DATE '2026-10-10') AS early";
+    assert_eq!(till.sql(converted), [json!({"usd": 9300, "jpy": 610, "back": 108, "early": null})]);
+}

@@ -15,7 +15,7 @@ row! {
         currency: Currency,
         /// Major units of `currency` that one major unit of `base` was worth.
         rate: f64,
-        /// `ecb` or `file`.
+        /// `ecb`, `file` or `stripe`.
         origin: Option<String>,
         fetched_at: Micros,
     }
