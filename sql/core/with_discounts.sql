@@ -1,7 +1,8 @@
--- Rows of {table}, with what is known of discounts by now, and what they bring a month by that: their own event may have named
--- some without saying what they take off. `mrr_is_known`: false where nothing says it; then it lowers nothing.
+-- One row a row of {table}, with what is known of discounts by now, and what they bring a month by that: its own event may have
+-- named some without saying what they take off. `mrr_is_known`: false where nothing says it; then it lowers nothing. What brings
+-- nothing anyhow keeps its discounts as they were told.
 WITH named AS (
-    SELECT {key}, merchant_id, livemode, unnest(discounts_named(items, discounts)) AS discount_id
+    SELECT {key}, currency, merchant_id, livemode, unnest(discounts_named(items, discounts)) AS discount_id
     FROM stored.{table}
     WHERE mrr_micros IS NULL
 ),
@@ -10,7 +11,7 @@ terms AS (
         named.{key},
         named.merchant_id,
         named.livemode,
-        count(coupons.coupon_id) = count(*) AS are_known,
+        count(coalesce(coupons.percent_off, coupons.amount_off)) = count(*) AS are_known,
         array_agg(
             named_struct(
                 'id', named.discount_id,
@@ -24,8 +25,10 @@ terms AS (
     FROM named
     LEFT JOIN core.discounts AS discounts
         ON discounts.discount_id = named.discount_id AND discounts.livemode = named.livemode
+    -- An amount of another currency says nothing of this one's.
     LEFT JOIN core.coupons AS coupons
         ON coupons.coupon_id = discounts.coupon_id AND coupons.livemode = named.livemode
+        AND (coupons.amount_off IS NULL OR coupons.currency = named.currency)
     GROUP BY named.{key}, named.merchant_id, named.livemode
 ),
 told AS (
@@ -35,11 +38,12 @@ told AS (
             discounts_with(told.discounts, terms.terms) AS discounts
         ),
         told.mrr_micros IS NOT NULL OR coalesce(terms.are_known, false) AS mrr_is_known
-    FROM stored.{table} AS told
-    LEFT JOIN terms
+    -- The few on the side that is held in memory.
+    FROM terms
+    RIGHT JOIN stored.{table} AS told
         ON terms.{key} = told.{key} AND terms.merchant_id = told.merchant_id AND terms.livemode = told.livemode
 )
 SELECT told.* REPLACE (
-    coalesce(told.mrr_micros, mrr_micros(told.currency, told.items, told.discounts, {at})) AS mrr_micros
+    coalesce(told.mrr_micros, mrr_micros(told.currency, told.items, told.discounts, told.{at})) AS mrr_micros
 )
 FROM told

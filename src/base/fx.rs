@@ -19,6 +19,11 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// To the places that are kept.
+    pub fn rounded(self) -> Rate {
+        Rate { rate: (self.rate * UNIT as f64).round() / UNIT as f64, ..self }
+    }
+
     /// Why it cannot be one.
     pub fn fault(&self) -> Option<&'static str> {
         if self.base == self.currency {

@@ -72,10 +72,10 @@ pub fn mrr_micros(currency: Currency, items: &[Item], discounts: &[Discount], at
     i64::try_from((exact + ONE / 2).div_euclid(ONE)).map_err(|_| TooMuch)
 }
 
-/// The ids of those discounts of which nothing says what they take off.
-pub fn unknown<'a>(items: &'a [Item], discounts: &'a [Discount]) -> impl Iterator<Item = &'a str> {
+/// Those discounts of which nothing says what they take off.
+pub fn unknown<'a>(items: &'a [Item], discounts: &'a [Discount]) -> impl Iterator<Item = &'a Discount> {
     let all = items.iter().flat_map(|item| &item.discounts).chain(discounts);
-    all.filter(|discount| !discount.is_known()).filter_map(|discount| discount.id.as_deref())
+    all.filter(|discount| !discount.is_known())
 }
 
 impl Item {

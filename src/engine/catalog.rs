@@ -132,10 +132,10 @@ impl Catalog {
     fn table(self: &Arc<Self>, name: String) -> BoxFuture<'static, Found<Arc<dyn TableProvider>>> {
         let this = Arc::clone(self);
         async move {
-            let stored = name.strip_prefix(STORED).map(|rest| format!("{DEFAULT_SCHEMA}{rest}"));
-            let (facts, is_stored) = (stored.as_ref().unwrap_or(&name), stored.is_some());
-            let shape = this.shapes.iter().find(|s| s.name == *facts);
-            if let Some(shape) = shape.filter(|_| is_stored || !this.views.contains_key(&name)) {
+            let hidden = name.strip_prefix(STORED).map(|rest| format!("{DEFAULT_SCHEMA}{rest}"));
+            let facts = hidden.as_ref().unwrap_or(&name);
+            let stands = this.views.contains_key(facts) == hidden.is_some();
+            if let Some(shape) = this.shapes.iter().find(|shape| stands && shape.name == *facts) {
                 return overlay::table(shape, &this.shapes, this.tables.as_ref(), &this.planner).map(Some);
             }
             if this.views.contains_key(&name) {

@@ -15,16 +15,25 @@ use super::{
     fence,
 };
 
-/// The schema under which built-in views see tables of facts that they have the names of.
+/// The schema under which built-in views see the tables of facts that they stand before, and no others.
 pub(super) const STORED: &str = "stored";
 
-/// A table of facts, its key, and the time that a row is of, for which readers see the view of the same name.
-const WITH_DISCOUNTS: [[&str; 3]; 2] =
-    [["subscriptions", "subscription_id", "as_of()"], ["subscription_states", "subscription_state_id", "told.at"]];
+/// A table of facts for which readers see `sql/core/with_discounts.sql`.
+struct Discounted {
+    table: &'static str,
+    key: &'static str,
+    /// When its row was so.
+    at: &'static str,
+}
+
+const DISCOUNTED: [Discounted; 2] = [
+    Discounted { table: "subscriptions", key: "subscription_id", at: "seen_at" },
+    Discounted { table: "subscription_states", key: "subscription_state_id", at: "at" },
+];
 
 /// Tables that are computed from others, whatever pipelines there are.
 pub(super) fn built_in() -> HashMap<String, String> {
-    let discounted = WITH_DISCOUNTS.map(|[table, key, at]| {
+    let discounted = DISCOUNTED.map(|Discounted { table, key, at }| {
         let sql = include_str!("../../sql/core/with_discounts.sql");
         let sql = sql.replace("{table}", table).replace("{key}", key).replace("{at}", at);
         (format!("core.{table}"), sql)
@@ -35,6 +44,7 @@ pub(super) fn built_in() -> HashMap<String, String> {
         ("core.mrr_movements", include_str!("../../sql/core/mrr_movements.sql")),
         ("core.orders", include_str!("../../sql/core/orders.sql")),
         ("core.people", include_str!("../../sql/core/people.sql")),
+        ("core.settled_rates", include_str!("../../sql/core/settled_rates.sql")),
         ("core.sessions", include_str!("../../sql/core/sessions.sql")),
         ("core.subscription_intervals", include_str!("../../sql/core/subscription_intervals.sql")),
         ("ops.webhook_deliveries", include_str!("../../sql/ops/webhook_deliveries.sql")),

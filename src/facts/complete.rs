@@ -94,7 +94,9 @@ impl Known<'_> {
             }
             Row::Coupon(row) => {
                 row.created_at = row.created_at.or(self.mark(Mark::Seen));
-                row.deleted_at = self.mark(Mark::Deleted);
+                // Another was made under its id since.
+                let made = |at: &Micros| row.created_at.is_some_and(|made| made > *at);
+                row.deleted_at = self.mark(Mark::Deleted).filter(|at| !made(at));
                 row.order_ambiguous = self.ambiguous;
             }
             Row::Discount(row) => {

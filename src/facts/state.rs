@@ -104,7 +104,7 @@ impl ObjectState {
     }
 
     /// Whether the events say by now what `want` is for: what the object was, whole and for certain, in a later second, or
-    /// else in that second if they are enough for that. To the second, as events are.
+    /// else in that second if they are enough for that. To the second, as events are. What is only named is met by any sight.
     pub fn meets(&self, want: &Want) -> bool {
         let Some((sight, certain)) = self.leading().pop() else { return false };
         if matches!(want.why, Why::Named { .. }) {

@@ -3,7 +3,7 @@
 use super::observation::ObjectKey;
 use crate::base::Micros;
 
-/// What is known of `key` is to be of `since`, or later.
+/// What is known of `key` is to be of `since`, or later; of any time, where others only name it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Want {
     pub key: ObjectKey,
@@ -17,6 +17,7 @@ pub enum Why {
     Undecided,
     /// An event names the object and does not show it. Its twin that does has the same id.
     NotShown { event_id: String },
-    /// Others name the object. `within`: the subscription that shows it to whoever asks, as it cannot be asked for itself.
+    /// Others name the object, and any sight of it will do. `within`: the subscription that shows it to whoever asks, as it
+    /// cannot be asked for itself.
     Named { within: Option<String> },
 }

@@ -21,14 +21,8 @@ use crate::{
 /// Of a file, bytes: far above a line for each day and currency there ever was.
 const LONGEST: u64 = 32 << 20;
 
-/// In `runs`: when rates were read last …
+/// In `runs`: when rates were read last.
 const READ: &[u8] = b"\0fx";
-/// … and when those that payments were settled at were.
-const READ_SETTLED: &[u8] = b"\0fx.stripe";
-/// Of a rate that was reckoned, so many parts are kept.
-const PLACES: f64 = 1e9;
-/// A payment of longer ago than this changes no day's rate any more.
-const LATE: i64 = 7 * DAY;
 
 #[derive(Deserialize)]
 struct Row {
@@ -44,7 +38,7 @@ impl Instance {
     /// no place for them is set.
     pub async fn refresh_rates(&self) -> Result<(), OpsError> {
         let fx = &self.settings.fx;
-        let last = self.read_at(READ)?;
+        let last = self.runs.get(READ)?.and_then(|at| Some(i64::from_be_bytes(at.as_ref().try_into().ok()?)));
         let now = Micros::now();
         let is_due = last.is_none_or(|last| now.0 - last >= DAY);
         let written = fx.file.as_ref().is_some_and(|file| last.is_some_and(|last| is_newer(file, last)));
@@ -74,9 +68,6 @@ impl Instance {
         }
         let mut batch = self.store.batch();
         batch.put(&self.runs, READ, now.0.to_be_bytes());
-        if fx.stripe {
-            batch.put(&self.runs, READ_SETTLED, now.0.to_be_bytes());
-        }
         batch.commit()?;
         let age = self.rates_age(now);
         telemetry::fx_age(age);
@@ -86,36 +77,13 @@ impl Instance {
         Ok(())
     }
 
-    fn read_at(&self, key: &[u8]) -> Result<Option<i64>, OpsError> {
-        let at = self.runs.get(key)?;
-        Ok(at.and_then(|at| Some(i64::from_be_bytes(at.as_ref().try_into().ok()?))))
-    }
-
-    /// At what Stripe converted the payments of whole days: of each day and pair of currencies the mean, by amount. Where the two
-    /// have other decimal places, what came in over what was captured, as what `exchange_rate` counts then is not documented.
+    /// At what Stripe converted the payments of whole days, all that there are: history may have come since.
     async fn settled(&self, now: Micros) -> Result<Vec<Rate>, OpsError> {
-        let since = self.read_at(READ_SETTLED)?.map_or(0, |last| last - LATE);
-        let sql = format!(
-            "SELECT CAST(CAST(paid.created_at AS DATE) AS INT) AS day, paid.currency AS base,
-                paid.settlement_currency AS currency,
-                sum(CASE
-                    WHEN of_paid.exponent = of_settled.exponent THEN paid.exchange_rate * paid.amount_captured
-                    ELSE (paid.fee + paid.net) * power(10.0, CAST(of_paid.exponent AS DOUBLE) - of_settled.exponent)
-                END) / sum(CAST(paid.amount_captured AS DOUBLE)) AS rate
-            FROM core.charges AS paid
-            JOIN ref.currencies AS of_paid ON of_paid.currency = paid.currency
-            JOIN ref.currencies AS of_settled ON of_settled.currency = paid.settlement_currency
-            WHERE paid.livemode AND paid.exchange_rate IS NOT NULL AND paid.amount_captured > 0
-                AND paid.currency <> paid.settlement_currency
-                AND date_trunc('day', paid.created_at) >= date_trunc('day', to_timestamp_micros({since}))
-                AND paid.created_at < date_trunc('day', to_timestamp_micros({}))
-            GROUP BY 1, 2, 3",
-            now.0
-        );
-        let rows: Vec<Row> = self.session(now)?.rows(&sql).await?;
+        let sql = "SELECT CAST(day AS INT) AS day, base, currency, rate FROM core.settled_rates WHERE day < CAST(as_of() AS DATE)";
+        let rows: Vec<Row> = self.session(now)?.rows(sql).await?;
         // The order in which floats are added must not make another rate of them.
-        let rounded = |rate: Rate| Rate { rate: (rate.rate * PLACES).round() / PLACES, ..rate };
-        Ok(rows.iter().filter_map(Row::rate).map(rounded).filter(|rate| rate.fault().is_none()).collect())
+        let rates = rows.iter().filter_map(Row::rate).map(Rate::rounded);
+        Ok(rates.filter(|rate| rate.fault().is_none()).collect())
     }
 
     /// What the tables hold: before the first question.

@@ -1,7 +1,10 @@
 //! Single objects, asked for by their ids: what events leave open, Stripe's API is asked once, and its answer is an event
 //! among the others.
 
-use std::{collections::HashMap, sync::PoisonError};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::PoisonError,
+};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::sync::watch;
@@ -92,15 +95,18 @@ impl Round<'_> {
         let wanted = instance.wanted.clone();
         let objects = load::blocking(move || wanted.take_ripe((table, world), TURN, Micros::now())).await?;
         let (more, began) = (!objects.is_empty(), Micros::now());
-        let mut questions: Vec<BoxFuture<'static, Answered>> = Vec::new();
+        // Several may be told by one answer.
+        let mut told_by: BTreeMap<Named, Vec<Want>> = BTreeMap::new();
         for wants in objects {
             let named = wants.first().and_then(Want::asked_for).map(|(kind, id)| (kind, id.to_owned()));
             let known = named.as_ref().and_then(|named| self.answered.get(named));
             match named.filter(|_| !known.is_some_and(|at| wants.iter().all(|want| want.since < *at))) {
-                Some(named) => questions.push(ask(self.api.clone(), named, wants).boxed()),
+                Some(named) => told_by.entry(named).or_default().extend(wants),
                 None => instance.wanted.strike(&wants)?,
             }
         }
+        let questions = told_by.into_iter().map(|(named, wants)| ask(self.api.clone(), named, wants).boxed());
+        let questions: Vec<BoxFuture<'static, Answered>> = questions.collect();
         let mut answers = stream::iter(questions).buffer_unordered(AT_ONCE);
         while let Some((answer, named, wants)) = answers.next().await {
             let error = match answer {

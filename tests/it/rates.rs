@@ -127,12 +127,19 @@ fn what_stripe_converted_at_is_a_rate_of_its_day() {
     let file = till.write("settled.ndjson", lines.concat());
     till.run(&["ingest", "stripe", file.to_str().unwrap()]);
     till.run(&["run"]);
-    let held = "SELECT CAST(day AS VARCHAR) AS day, base, currency, rate, origin FROM ref.fx_rates ORDER BY base DESC";
-    let rate = |day, base, rate| json!({"day": day, "base": base, "currency": "eur", "rate": rate, "origin": "stripe"});
-    let rates = [rate("2026-10-10", "usd", 0.93), rate("2026-10-10", "jpy", 0.0061), rate("2026-10-11", "gbp", 1.15)];
+    let held =
+        "SELECT CAST(day AS VARCHAR) AS day, base, currency, rate, origin FROM ref.fx_rates ORDER BY currency DESC";
+    let rate = |day, paid, rate| json!({"day": day, "base": "eur", "currency": paid, "rate": rate, "origin": "stripe"});
+    let rates = [
+        rate("2026-10-10", "usd", 1.075268817),
+        rate("2026-10-10", "jpy", 163.93442623),
+        rate("2026-10-11", "gbp", 0.869565217),
+    ];
     assert_eq!(till.sql(held), rates);
     let converted =
         "SELECT fx(10000, 'usd', 'eur', DATE '2026-10-12') AS usd, fx(1000, 'jpy', 'eur', DATE '2026-10-10') AS jpy,
-        fx(100, 'eur', 'usd', DATE '2026-10-11') AS back, fx(100, 'gbp', 'eur', DATE '2026-10-10') AS early";
-    assert_eq!(till.sql(converted), [json!({"usd": 9300, "jpy": 610, "back": 108, "early": null})]);
+        fx(100, 'eur', 'usd', DATE '2026-10-11') AS back, fx(100, 'gbp', 'eur', DATE '2026-10-10') AS early,
+        fx(10000, 'usd', 'jpy', DATE '2026-10-11') AS across";
+    let wanted = json!({"usd": 9300, "jpy": 610, "back": 108, "early": null, "across": 15246});
+    assert_eq!(till.sql(converted), [wanted]);
 }

@@ -32,8 +32,8 @@ pub(super) fn register_shared(state: &mut SessionState) -> Result<()> {
     datafusion_functions_json::register_all(state)?;
     state.register_udf(ScalarUDF::from(money::MoneyMajor::new()).into())?;
     state.register_udf(ScalarUDF::from(recurring::DiscountsNamed::new()).into())?;
-    for of in [recurring::Text::Items, recurring::Text::Discounts] {
-        state.register_udf(ScalarUDF::from(recurring::With::new(of)).into())?;
+    for with in [recurring::With::items(), recurring::With::discounts()] {
+        state.register_udf(ScalarUDF::from(with).into())?;
     }
     state.register_udf(ScalarUDF::from(recurring::MrrMicros::new()).into())?;
     for function in text::shared() {

@@ -1,7 +1,10 @@
 //! What a subscription brings ([`recurring`]), once the discounts that its events only name are known: `discounts_named`,
 //! `items_with`, `discounts_with`, `mrr_micros`.
 
-use std::sync::Arc;
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use datafusion::{
     arrow::{
@@ -10,15 +13,15 @@ use datafusion::{
             StringBuilder, StructArray, TimestampMicrosecondArray,
         },
         compute::cast,
-        datatypes::{DataType, Field, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType},
+        datatypes::{DataType, Field, Float64Type, Int64Type, TimestampMicrosecondType},
     },
     common::{exec_datafusion_err, plan_err},
-    error::Result,
+    error::{DataFusionError, Result},
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
 };
 use serde::de::DeserializeOwned;
 
-use super::text::arrays;
+use super::{text::arrays, time::utc};
 use crate::base::{
     Currency, Micros,
     recurring::{self, Discount, Item},
@@ -55,7 +58,7 @@ impl ScalarUDFImpl for DiscountsNamed {
         let mut named = ListBuilder::new(StringBuilder::new());
         for row in 0..items.len() {
             let sold = Sold::of(self.name(), items.as_string(), discounts.as_string(), row)?;
-            named.append_value(recurring::unknown(&sold.items, &sold.discounts).map(Some));
+            named.append_value(recurring::unknown(&sold.items, &sold.discounts).map(|discount| discount.id.clone()));
         }
         Ok(ColumnarValue::Array(Arc::new(named.finish())))
     }
@@ -65,46 +68,56 @@ impl ScalarUDFImpl for DiscountsNamed {
 /// text, with what is known of discounts filled in where it only names them. `known` says of each: `id`, `coupon_id`,
 /// `percent_off`, `amount_off`, `duration`, `ends_at`. NULL where the text is; an error where it is none of
 /// `core.subscriptions`.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 pub(super) struct With {
+    name: &'static str,
     signature: Signature,
-    of: Text,
+    fill: Fill,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Text {
-    Items,
-    Discounts,
-}
+/// A text, with each of its discounts told.
+type Fill = fn(&str, &dyn Fn(&mut Discount)) -> serde_json::Result<String>;
 
 impl With {
-    pub fn new(of: Text) -> With {
-        With { signature: Signature::user_defined(Volatility::Immutable), of }
+    pub fn items() -> With {
+        With::new("items_with", |text, tell| {
+            let mut items: Vec<Item> = serde_json::from_str(text)?;
+            items.iter_mut().flat_map(|item| &mut item.discounts).for_each(tell);
+            serde_json::to_string(&items)
+        })
     }
 
-    fn filled(&self, texts: &StringArray, known: &Known, row: usize) -> Result<String> {
-        let text = match self.of {
-            Text::Items => {
-                let mut items: Vec<Item> = list(self.name(), texts, row)?;
-                items.iter_mut().flat_map(|item| &mut item.discounts).for_each(|discount| known.tell(row, discount));
-                serde_json::to_string(&items)
-            }
-            Text::Discounts => {
-                let mut discounts: Vec<Discount> = list(self.name(), texts, row)?;
-                discounts.iter_mut().for_each(|discount| known.tell(row, discount));
-                serde_json::to_string(&discounts)
-            }
-        };
-        text.map_err(|e| exec_datafusion_err!("{}: {e}", self.name()))
+    pub fn discounts() -> With {
+        With::new("discounts_with", |text, tell| {
+            let mut discounts: Vec<Discount> = serde_json::from_str(text)?;
+            discounts.iter_mut().for_each(tell);
+            serde_json::to_string(&discounts)
+        })
+    }
+
+    fn new(name: &'static str, fill: Fill) -> With {
+        With { name, signature: Signature::user_defined(Volatility::Immutable), fill }
+    }
+}
+
+/// The name tells which it is.
+impl PartialEq for With {
+    fn eq(&self, other: &With) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for With {}
+
+impl Hash for With {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
     }
 }
 
 impl ScalarUDFImpl for With {
     fn name(&self) -> &str {
-        match self.of {
-            Text::Items => "items_with",
-            Text::Discounts => "discounts_with",
-        }
+        self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -127,11 +140,13 @@ impl ScalarUDFImpl for With {
         let (texts, known) = (texts.as_string::<i32>(), Known::of(known.as_list::<i32>())?);
         let mut filled = StringBuilder::new();
         for row in 0..texts.len() {
-            match texts.is_valid(row) {
-                true if known.lists.is_valid(row) => filled.append_value(self.filled(texts, &known, row)?),
-                true => filled.append_value(texts.value(row)),
-                false => filled.append_null(),
+            if texts.is_null(row) || known.lists.is_null(row) {
+                filled.append_option(texts.is_valid(row).then(|| texts.value(row)));
+                continue;
             }
+            let text = texts.value(row);
+            let told = (self.fill)(text, &|discount| known.tell(row, discount));
+            filled.append_value(told.map_err(|e| no_list(self.name, text, &e))?);
         }
         Ok(ColumnarValue::Array(Arc::new(filled.finish())))
     }
@@ -184,10 +199,6 @@ impl ScalarUDFImpl for MrrMicros {
     }
 }
 
-fn utc() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-}
-
 struct Sold {
     items: Vec<Item>,
     discounts: Vec<Discount>,
@@ -205,7 +216,11 @@ fn list<T: DeserializeOwned>(function: &str, texts: &StringArray, row: usize) ->
         return Ok(Vec::new());
     }
     let text = texts.value(row);
-    serde_json::from_str(text).map_err(|e| exec_datafusion_err!("{function}: {text:?} is no list of that kind: {e}"))
+    serde_json::from_str(text).map_err(|e| no_list(function, text, &e))
+}
+
+fn no_list(function: &str, text: &str, error: &serde_json::Error) -> DataFusionError {
+    exec_datafusion_err!("{function}: {text:?} is no list of that kind: {error}")
 }
 
 /// What the discounts in the lists of a column take off.

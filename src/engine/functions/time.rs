@@ -19,7 +19,8 @@ use datafusion::{
 
 use crate::base::Micros;
 
-fn utc() -> DataType {
+/// The type of moments.
+pub(super) fn utc() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 

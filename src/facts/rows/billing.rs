@@ -60,6 +60,8 @@ row! {
     /// One row a subscription.
     Subscription {
         subscription_id: String,
+        /// Of the event that it is as of.
+        seen_at: Micros,
         created_at: Option<Micros>,
         status: String,
         customer_id: Option<String>,

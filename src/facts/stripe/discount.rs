@@ -2,11 +2,11 @@
 //!
 //! A subscription's events tell its discounts whole before 2025-03-31, and since then their ids alone. What these take off is
 //! told by events of their own, and by subscriptions that were fetched. Since 2025-09-30 a discount names its coupon by id as
-//! well. So each is an object of its own, and whoever reckons revenue looks them up (`sql/core/with_discounts.sql`).
+//! well. So each is an object of its own, and whoever reads what a subscription brings looks them up (`sql/core/with_discounts.sql`).
 
 use super::{DecodeError, Event, Mark, Message, Saw, Seen, Step, Table, Why, shown};
 use crate::{
-    base::recurring,
+    base::{Currency, recurring},
     facts::{
         json::{Amount, Flag, Identified, Maybe, OnlyId, Reference, Text, Whole, object},
         rows,
@@ -89,7 +89,8 @@ pub(super) fn decode_coupon(event: &mut Event) -> Result<bool, DecodeError> {
     }
     let (state, prior) = message.digests(event)?;
     let id = event.required("data.object.id", coupon.id.owned())?;
-    let step = step(event.kind(), "coupon.created", "coupon.deleted");
+    // Another may be made under the id of one that was deleted.
+    let step = Step { settled: 0, ..step(event.kind(), "coupon.created", "coupon.deleted") };
     record_coupon(event, coupon, id, Seen::own(state, prior), step)?;
     Ok(true)
 }
@@ -101,13 +102,16 @@ pub(super) fn carried(event: &mut Event, discount: &Discount) -> Result<(), Deco
     record(event, discount, id, seen, Step::default())
 }
 
+/// The phase of what is no more.
+const DELETED: u8 = 2;
+
 fn step(kind: &str, created: &str, deleted: &str) -> Step {
     let phase = match kind {
         kind if kind == created => 0,
-        kind if kind == deleted => 2,
+        kind if kind == deleted => DELETED,
         _ => 1,
     };
-    Step { settled: u8::from(phase == 2), phase, rank: phase, ..Step::default() }
+    Step { settled: u8::from(phase == DELETED), phase, rank: phase, ..Step::default() }
 }
 
 fn record(event: &mut Event, discount: &Discount, id: String, seen: Seen, step: Step) -> Result<(), DecodeError> {
@@ -136,7 +140,7 @@ fn record(event: &mut Event, discount: &Discount, id: String, seen: Seen, step: 
         deleted_at: None,
         order_ambiguous: false,
     };
-    let deleted = (step.settled > 0).then_some(Mark::Deleted);
+    let deleted = (step.phase == DELETED).then_some(Mark::Deleted);
     let unborn = discount.start.0.is_none().then_some(Mark::Seen);
     let marks = shown(event, deleted.into_iter().chain(unborn));
     event.saw(Saw { table: Table::Discounts, id, seen, step, marks, parts: Vec::new(), row: row.into() });
@@ -158,7 +162,7 @@ fn record_coupon(event: &mut Event, coupon: &Coupon, id: String, seen: Seen, ste
         deleted_at: None,
         order_ambiguous: false,
     };
-    let deleted = (step.settled > 0).then_some(Mark::Deleted);
+    let deleted = (step.phase == DELETED).then_some(Mark::Deleted);
     let unborn = coupon.created.0.is_none().then_some(Mark::Seen);
     let marks = shown(event, deleted.into_iter().chain(unborn));
     event.saw(Saw { table: Table::Coupons, id, seen, step, marks, parts: Vec::new(), row: row.into() });
@@ -170,10 +174,12 @@ impl<'a> Discount<'a> {
         self.source.get().map_or(&self.coupon, |s| &s.coupon)
     }
 
-    pub fn terms(&self, event: &Event) -> Result<recurring::Discount, DecodeError> {
+    /// `currency`: of what it is taken off. An amount of another one says nothing of that.
+    pub fn terms(&self, event: &Event, currency: Option<Currency>) -> Result<recurring::Discount, DecodeError> {
         let coupon = self.coupon().object();
+        let of_it = coupon.filter(|c| c.currency.get().is_none_or(|own| currency == Currency::parse(own).ok()));
         Ok(recurring::Discount {
-            amount_off: coupon.map(|c| c.amount_off(event)).transpose()?.flatten(),
+            amount_off: of_it.map(|c| c.amount_off(event)).transpose()?.flatten(),
             coupon_id: self.coupon().id_owned(),
             duration: coupon.and_then(|c| c.duration.owned()),
             ends_at: self.end.0,

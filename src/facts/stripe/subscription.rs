@@ -166,11 +166,12 @@ impl<'a> Subscription<'a> {
         let person_id = someone.person();
         event.keep(someone);
         let mrr_micros = if brings { terms.mrr_micros(event, event.at())? } else { Some(0) };
-        if mrr_micros.is_none() {
+        if mrr_micros.is_none() && !event.is_fetched() {
             terms.want_unknown(event, id);
         }
         Ok(rows::Subscription {
             subscription_id: id.to_owned(),
+            seen_at: event.at(),
             created_at: self.created_at(),
             status: status.to_owned(),
             customer_id: self.customer.id_owned(),

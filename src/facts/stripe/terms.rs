@@ -75,8 +75,8 @@ impl Shown<'_> {
     pub fn terms(&self, event: &Event, named: Option<&str>) -> Result<Terms, DecodeError> {
         let of_items = || self.items.iter().find_map(|i| i.sold_at().currency);
         let currency = event.currency("data.object.currency", named.or_else(of_items))?;
-        let items = self.items.iter().map(|item| item.terms(event)).collect::<Result<_, _>>()?;
-        Ok(Terms { currency, items, discounts: all_terms(event, self.discounts.iter())? })
+        let items = self.items.iter().map(|item| item.terms(event, currency)).collect::<Result<_, _>>()?;
+        Ok(Terms { currency, items, discounts: all_terms(event, self.discounts.iter(), currency)? })
     }
 
     /// Its discounts, those of its items among them.
@@ -92,12 +92,13 @@ impl Terms {
         let Some(currency) = self.currency else { return Ok(Some(0)) };
         let micros = recurring::mrr_micros(currency, &self.items, &self.discounts, at)
             .map_err(|e| event.no_amount("data.object.items", e.to_string()))?;
-        Ok(self.unknown().next().is_none().then_some(micros))
+        Ok(recurring::unknown(&self.items, &self.discounts).next().is_none().then_some(micros))
     }
 
     /// The discounts that the event only names are wanted: Stripe shows them within the subscription alone.
     pub fn want_unknown(&self, event: &mut Event, subscription: &str) {
-        for discount in self.unknown() {
+        let unknown = recurring::unknown(&self.items, &self.discounts);
+        for discount in unknown.filter_map(|discount| discount.id.as_deref()) {
             event.want(Table::Discounts, discount, Why::Named { within: Some(subscription.to_owned()) });
         }
     }
@@ -111,18 +112,15 @@ impl Terms {
         let some = !self.discounts.is_empty();
         some.then(|| serde_json::to_string(&self.discounts)).transpose().map_err(|e| event.unreadable(e))
     }
-
-    fn unknown(&self) -> impl Iterator<Item = &str> {
-        recurring::unknown(&self.items, &self.discounts)
-    }
 }
 
 fn all_terms<'b, 'c: 'b>(
     event: &Event,
     discounts: impl Iterator<Item = &'b Reference<'c, Discount<'c>>>,
+    currency: Option<Currency>,
 ) -> Result<Vec<recurring::Discount>, DecodeError> {
     let terms = |discount: &Reference<'c, Discount<'c>>| match discount.object() {
-        Some(shown) => shown.terms(event),
+        Some(shown) => shown.terms(event, currency),
         None => Ok(recurring::Discount { id: discount.id_owned(), ..recurring::Discount::default() }),
     };
     discounts.map(terms).collect()
@@ -147,11 +145,11 @@ impl<'a> Item<'a> {
         Item { plan: Maybe::of(plan.clone()), quantity, ..Item::default() }
     }
 
-    fn terms(&self, event: &Event) -> Result<recurring::Item, DecodeError> {
+    fn terms(&self, event: &Event, currency: Option<Currency>) -> Result<recurring::Item, DecodeError> {
         let sold = self.sold_at();
         let text = |text: Option<&str>| text.map(str::to_owned);
         Ok(recurring::Item {
-            discounts: all_terms(event, self.discounts.iter())?,
+            discounts: all_terms(event, self.discounts.iter(), currency)?,
             id: self.id.owned(),
             interval: text(sold.interval),
             interval_count: sold.count,
