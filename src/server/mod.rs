@@ -92,7 +92,7 @@ pub async fn serve(
     let socket = ops::socket(instance.dir());
     let local = listen_locally(&socket)?;
     let background = Background::start().map_err(ServeError::Threads)?;
-    let mut work = background.spawn(work::go_on(instance.clone(), stop.clone()));
+    let mut work = background.spawn(work::go_on(instance.clone(), app.metrics.clone(), stop.clone()));
 
     let http = listen(Listener::Public(listener), routes(app.clone()), connections, stop.clone());
     let commands = listen(Listener::Local(local), local::routes(app), COMMANDS, stop.clone());

@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     base::{Backoff, Source, progress::Silent},
     ops::{Instance, OpsError},
-    telemetry,
+    telemetry::{self, Metrics},
 };
 
 /// Events gather this long before they are folded and seen: some hundred of them cost little more than one.
@@ -37,12 +37,15 @@ const ASK_FOR_OBJECTS: Duration = Duration::from_secs(5);
 const ASK_KLAVIYO: Duration = Duration::from_secs(60);
 /// Messages wait so long for the first answers of the APIs.
 const FIRST_ANSWER: Duration = Duration::from_secs(120);
+/// Between two times that measured times are sorted into their buckets.
+const TIDY: Duration = Duration::from_secs(10);
 /// After a failure, so that one that lasts does not fill the disk with its reports.
 const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
 
 /// Ends when told to stop; earlier, with what ended it, when one of the loops fails beyond repair.
-pub async fn go_on(instance: Arc<Instance>, stop: watch::Receiver<bool>) -> Result<(), JoinError> {
+pub async fn go_on(instance: Arc<Instance>, metrics: Metrics, stop: watch::Receiver<bool>) -> Result<(), JoinError> {
     let mut loops = JoinSet::new();
+    loops.spawn(tidy(metrics, stop.clone()).boxed());
     // Boxed, as a task's code is compiled for each type of work.
     loops.spawn(load(instance.clone(), stop.clone()).boxed());
     let (asking, asked) = mpsc::channel(1);
@@ -67,6 +70,16 @@ pub async fn go_on(instance: Arc<Instance>, stop: watch::Receiver<bool>) -> Resu
         ended?;
     }
     Ok(())
+}
+
+/// Where nobody looks at the metrics, they would take more memory with every event.
+async fn tidy(metrics: Metrics, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|s| *s) => return,
+            _ = sleep(TIDY) => metrics.tidy(),
+        }
+    }
 }
 
 /// Returns once there is a fault that only another start can mend. Who sends meanwhile is told to come again.

@@ -28,6 +28,11 @@ impl Metrics {
     pub fn render(&self) -> String {
         self.0.render()
     }
+
+    /// Sorts into their buckets the times that came since: until then, or until somebody looks, each is kept.
+    pub fn tidy(&self) {
+        self.0.run_upkeep();
+    }
 }
 
 /// Starts logging to stderr, at `TILLSTREAM_LOG` or `level`, and counting. Once a process.

@@ -23,6 +23,7 @@ mod pipelines;
 mod pruning;
 mod quarantine;
 mod receivers;
+mod revenue;
 // Of which `tests/it` uses the rest.
 #[allow(dead_code)]
 #[path = "../../tests/it/support/mod.rs"]
