@@ -11,7 +11,6 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
-use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -228,9 +227,7 @@ impl MultipartUpload for Upload {
             // Whatever a panic of another part left behind is overwritten by seeking first.
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             file.seek(SeekFrom::Start(offset)).map_err(|e| failed(&path, e))?;
-            data.iter().try_for_each(|part| file.write_all(part)).map_err(|e| failed(&path, e))?;
-            write_back(&file, offset, data.content_length());
-            Ok(())
+            data.iter().try_for_each(|part| file.write_all(part)).map_err(|e| failed(&path, e))
         })
         .boxed()
     }
@@ -249,13 +246,6 @@ impl MultipartUpload for Upload {
     async fn abort(&mut self) -> Result<()> {
         self.staged.take().map(drop).ok_or_else(ended)
     }
-}
-
-/// Has the kernel begin to write what is in its memory of the file, as it does for what is not needed again. Else all of a
-/// large file would go to the disk at its sync, and the log's syncs wait behind it. No more than advice: the sync decides.
-fn write_back(file: &File, offset: u64, length: usize) {
-    let length = NonZeroU64::new(length as u64);
-    rustix::fs::fadvise(file, offset, length, rustix::fs::Advice::DontNeed).ok();
 }
 
 fn ended() -> Error {
