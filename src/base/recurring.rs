@@ -18,6 +18,9 @@ const WHOLE: i128 = 100_000_000;
 #[serde(default)]
 pub struct Item {
     pub discounts: Vec<Discount>,
+    /// So many are sold together, where it is not one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub divide_by: Option<i64>,
     pub id: Option<String>,
     /// `day`, `week`, `month` or `year`; what is none of these brings nothing.
     pub interval: Option<String>,
@@ -25,6 +28,9 @@ pub struct Item {
     pub price_id: Option<String>,
     pub product_id: Option<String>,
     pub quantity: i64,
+    /// `up` where a part of `divide_by` counts as one of them, else `down`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round: Option<String>,
     /// Minor units; `unit_amount_decimal` where a price has parts of them.
     pub unit_amount: Option<i64>,
     pub unit_amount_decimal: Option<String>,
@@ -98,7 +104,16 @@ impl Item {
         }
         let whole = self.unit_amount.map(|a| i128::from(a) * ONE);
         let unit = whole.or_else(|| scaled(self.unit_amount_decimal.as_deref()?, PLACES)).unwrap_or(0);
-        unit.checked_mul(i128::from(self.quantity)).and_then(|amount| self.a_month(amount))
+        unit.checked_mul(self.sold()).and_then(|amount| self.a_month(amount))
+    }
+
+    /// How many are paid for.
+    fn sold(&self) -> i128 {
+        let (quantity, together) = (i128::from(self.quantity), i128::from(self.divide_by.unwrap_or(1).max(1)));
+        match self.round.as_deref() {
+            Some("up") => -(-quantity).div_euclid(together),
+            _ => quantity.div_euclid(together),
+        }
     }
 
     /// An amount of each interval, by the month. An interval that is not known brings nothing.

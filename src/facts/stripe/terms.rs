@@ -45,6 +45,7 @@ object! {
         interval: Text<'a>,
         interval_count: Whole,
         product: Reference<'a, OnlyId<'a>>,
+        transform_usage: Maybe<Together<'a>>,
         usage_type: Text<'a>,
     }
 }
@@ -56,8 +57,18 @@ object! {
         currency: Text<'a>,
         product: Reference<'a, OnlyId<'a>>,
         recurring: Maybe<Recurring<'a>>,
+        transform_quantity: Maybe<Together<'a>>,
         unit_amount: Amount,
         unit_amount_decimal: Text<'a>,
+    }
+}
+
+object! {
+    /// A price for so many at once.
+    #[derive(Clone)]
+    struct Together<'a> {
+        divide_by: Whole,
+        round: Text<'a>,
     }
 }
 
@@ -136,6 +147,7 @@ struct SoldAt<'b> {
     interval: Option<&'b str>,
     count: i64,
     usage: &'b str,
+    together: Option<&'b Together<'b>>,
 }
 
 static NO_AMOUNT: Amount = Amount::Absent;
@@ -150,12 +162,14 @@ impl<'a> Item<'a> {
         let text = |text: Option<&str>| text.map(str::to_owned);
         Ok(recurring::Item {
             discounts: all_terms(event, self.discounts.iter(), currency)?,
+            divide_by: sold.together.and_then(|t| t.divide_by.0),
             id: self.id.owned(),
             interval: text(sold.interval),
             interval_count: sold.count,
             price_id: text(sold.id),
             product_id: text(sold.product),
             quantity: self.quantity.0.unwrap_or(1),
+            round: sold.together.and_then(|t| t.round.owned()),
             unit_amount: event.signed_amount("items.price.unit_amount", sold.amount)?,
             unit_amount_decimal: text(sold.decimal),
             usage_type: text(Some(sold.usage)),
@@ -174,6 +188,7 @@ impl<'a> Item<'a> {
                 interval: plan.and_then(|p| p.interval.get()),
                 count: plan.and_then(|p| p.interval_count.0).unwrap_or(1),
                 usage: plan.and_then(|p| p.usage_type.get()).unwrap_or("licensed"),
+                together: plan.and_then(|p| p.transform_usage.get()),
             };
         };
         let recurring = price.recurring.get();
@@ -186,6 +201,7 @@ impl<'a> Item<'a> {
             interval: recurring.and_then(|r| r.interval.get()),
             count: recurring.and_then(|r| r.interval_count.0).unwrap_or(1),
             usage: recurring.and_then(|r| r.usage_type.get()).unwrap_or("licensed"),
+            together: price.transform_quantity.get(),
         }
     }
 }

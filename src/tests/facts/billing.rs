@@ -211,6 +211,13 @@ fn revenue_is_a_months_share_of_every_interval() {
     let metered = json!({"data": [{"price": {"unit_amount": 1000, "currency": "usd",
         "recurring": {"interval": "month", "usage_type": "metered"}}}]});
     assert_eq!(brings("active", json!({"items": metered})), 0);
+    // Priced by the ten, begun or whole.
+    for (round, wanted) in [("up", 30_000_000), ("down", 20_000_000)] {
+        let tens = json!({"divide_by": 10, "round": round});
+        let items = json!({"data": [{"id": "si_1", "quantity": 25, "price": {"id": "price_1", "currency": "usd",
+            "unit_amount": 1000, "recurring": {"interval": "month"}, "transform_quantity": tens}}]});
+        assert_eq!(brings("active", json!({"items": items})), wanted, "{round}");
+    }
     // A plan alone is what there was before there were items.
     let plan = json!({"items": null, "quantity": 3, "plan": {"id": "plan_1", "amount": 500, "currency": "usd", "interval": "month"}});
     assert_eq!(brings("active", plan), 15_000_000);
