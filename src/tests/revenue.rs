@@ -1,14 +1,19 @@
 //! What subscriptions bring, as a reader sees it: intervals, movements, and discounts that events only name.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::core_tables::{WithRows, answers, stamped};
+use super::{
+    core_tables::{WithRows, answers, stamped},
+    facts::loaded,
+};
 use crate::{
+    base::{Offset, Source},
     engine::{Limits, SessionOptions},
     facts::{Row, Stamped, Table, rows},
+    synth::Shop,
     tests::{
         cases,
         engine::{Memory, csv, engine, options},
@@ -105,6 +110,45 @@ async fn discounts_that_are_only_named_lower_what_every_moment_brought() {
         ],
     )
     .await;
+}
+
+/// What a shop's subscriptions brought at every moment, told by an account of which so many eighths were of the old version.
+async fn brought(old_eighths: u32) -> String {
+    let shop =
+        Shop { customers: 1_000, days: 60, seed: 3, sources: vec![Source::Stripe], old_eighths, ..Shop::default() };
+    let events: Vec<Value> = shop.generate().map(|(_, line)| serde_json::from_slice(&line).unwrap()).collect();
+    let mut rows: BTreeMap<Table, Vec<Stamped>> = BTreeMap::new();
+    for (key, row) in loaded(&events) {
+        let stamped = Stamped { row, livemode: key.livemode, offset: Offset(0) };
+        rows.entry(key.table).or_default().push(stamped);
+    }
+    let mut tables = Memory::default();
+    for table in [Table::SubscriptionStates, Table::Subscriptions, Table::Coupons, Table::Discounts] {
+        tables = tables.with_rows(table.name(), table, rows.remove(&table).unwrap());
+    }
+    let (engine, _dir) = engine();
+    let session = engine.session(SessionOptions { tables: Arc::new(tables), ..options(Limits::default()) }).unwrap();
+    csv(
+        &session,
+        "SELECT subscription_state_id AS id, mrr_micros, mrr_is_known, CASE WHEN mrr_micros > 0 THEN discounts END AS off
+         FROM core.subscription_states
+         UNION ALL
+         SELECT subscription_id AS id, mrr_micros, mrr_is_known, CASE WHEN mrr_micros > 0 THEN discounts END AS off
+         FROM core.subscriptions
+         ORDER BY id",
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_discount_lowers_the_same_in_any_version() {
+    let new = brought(0).await;
+    let discounted = new.lines().filter(|line| line.contains("CLUB15")).count();
+    let all = new.lines().count();
+    assert!(discounted > 10 && all > discounted + 10 && !new.contains("false"), "{discounted} of {all}: {new}");
+    for eighths in [8, 5] {
+        assert_eq!(brought(eighths).await, new, "{eighths} eighths");
+    }
 }
 
 #[tokio::test]

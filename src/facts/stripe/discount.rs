@@ -154,7 +154,8 @@ fn record_coupon(event: &mut Event, coupon: &Coupon, id: String, seen: Seen, ste
         name: coupon.name.owned(),
         percent_off: coupon.percent_off.get().and_then(|percent| percent.parse().ok()),
         amount_off: coupon.amount_off(event)?,
-        currency: event.currency("data.object.currency", coupon.currency.get())?,
+        // Of a currency that is none, its amount is taken off nothing, and who shows it keeps the rest of what it says.
+        currency: coupon.currency.get().and_then(|code| Currency::parse(code).ok()),
         duration: coupon.duration.owned(),
         duration_in_months: coupon.duration_in_months.0,
         redeem_by: coupon.redeem_by.seconds(),
