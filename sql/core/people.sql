@@ -1,13 +1,24 @@
 -- One row a person: what the identifiers that are linked to one another say of them.
--- The e-mail is the first that was seen; country, locale, zone and phone are the last that were. The currency is what they paid
+-- The e-mail is the first that was seen; country, locale, zone and phone are the last that were. `phone_problem`
+-- says why what came after the phone, or instead of one, is none. The currency is what they paid
 -- in last, or else their country's.
 WITH told AS (
     SELECT
         person_id,
         first_value(email_hash ORDER BY first_seen_at, kind, value_hash)
             FILTER (WHERE email_hash IS NOT NULL) AS email_hash,
-        last_value(phone_e164_hash ORDER BY last_seen_at, kind, value_hash)
-            FILTER (WHERE phone_e164_hash IS NOT NULL) AS phone_e164_hash,
+        last_value(
+            named_struct(
+                'hash', phone_e164_hash,
+                'type', phone_type,
+                'region', phone_region,
+                'carrier', phone_carrier,
+                'time_zones', phone_time_zones
+            )
+            ORDER BY last_seen_at, kind, value_hash
+        ) FILTER (WHERE phone_e164_hash IS NOT NULL) AS phone,
+        last_value(phone_problem ORDER BY last_seen_at, kind, value_hash)
+            FILTER (WHERE phone_e164_hash IS NOT NULL OR phone_problem IS NOT NULL) AS phone_problem,
         last_value(country ORDER BY last_seen_at, kind, value_hash)
             FILTER (WHERE country IS NOT NULL) AS country,
         last_value(locale ORDER BY last_seen_at, kind, value_hash)
@@ -26,7 +37,12 @@ WITH told AS (
 SELECT
     told.person_id,
     told.email_hash,
-    told.phone_e164_hash,
+    told.phone['hash'] AS phone_e164_hash,
+    told.phone['type'] AS phone_type,
+    told.phone['region'] AS phone_region,
+    told.phone['carrier'] AS phone_carrier,
+    told.phone['time_zones'] AS phone_time_zones,
+    told.phone_problem,
     told.country,
     told.locale,
     told.timezone,

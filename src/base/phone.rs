@@ -1,18 +1,9 @@
-//! Phone numbers: E.164 or not a number. By libphonenumber's data.
+//! Phone numbers: E.164 or not a number, and what a number's plan tells of it. By libphonenumber's data.
 
-use std::{
-    fmt,
-    sync::{LazyLock, PoisonError},
-};
+use std::fmt;
 
-use phonenumber::country;
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, PhoneNumberFormat, PhoneNumberType, Region};
 use serde::{Deserialize, Serialize};
-
-/// The library keeps 100 compiled patterns, and one country has a dozen. Where customers come from twenty countries it
-/// would compile again for every number; this many are some tens of megabytes, if all are ever in use.
-static PATTERNS: LazyLock<()> = LazyLock::new(|| {
-    phonenumber::metadata::DATABASE.cache().lock().unwrap_or_else(PoisonError::into_inner).set_capacity(500);
-});
 
 /// A valid number, as `+14155550123`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -49,23 +40,48 @@ impl BadPhone {
 impl E164 {
     /// Parses what a person typed. `region` (two letters, as `GB`) says how to read a national number.
     pub fn parse(text: &str, region: Option<&str>) -> Result<E164, BadPhone> {
-        parse(text, region).map(|n| E164(n.format().mode(phonenumber::Mode::E164).to_string()))
+        parse(text, region).map(|n| E164(n.format_as(PhoneNumberFormat::E164).into_owned()))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The country of the number, two letters.
+    /// The country of the number, two letters. `None` of a number of no country, as +800 …
     pub fn region(&self) -> Option<String> {
-        parse(&self.0, None).ok()?.country().id().map(|c| c.as_ref().to_owned())
+        region(&parse(&self.0, None).ok()?)
     }
 
-    /// `mobile`, `fixed_line`, `fixed_line_or_mobile` or another of libphonenumber's types.
-    pub fn kind(&self) -> Option<&'static str> {
-        let number = parse(&self.0, None).ok()?;
-        Some(kind_name(number.number_type(&phonenumber::metadata::DATABASE)))
+    /// `mobile`, `fixed_line`, … as [`Plan::kind`].
+    pub fn kind(&self) -> &'static str {
+        parse(&self.0, None).map_or("other", |number| kind_name(number.get_type()))
     }
+
+    /// What the numbering plans tell of it.
+    pub fn plan(&self) -> Plan {
+        let number = parse(&self.0, None).ok();
+        let prefix = namba::parse(&self.0).ok();
+        let zones = prefix.as_ref().and_then(namba::TimeZones::for_number);
+        Plan {
+            region: number.as_ref().and_then(region),
+            kind: number.as_ref().map_or("other", |n| kind_name(n.get_type())),
+            carrier: prefix.as_ref().and_then(namba::CarrierName::for_number).map(|c| c.as_str().to_owned()),
+            time_zones: zones.iter().flat_map(|z| z.iter()).map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// What a number's leading digits tell: never who has it, nor that anybody does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Two letters.
+    pub region: Option<String>,
+    /// `mobile`, `fixed_line`, `fixed_line_or_mobile` or another of libphonenumber's types.
+    pub kind: &'static str,
+    /// To whom the range was given first; the number may have been taken along to another since.
+    pub carrier: Option<String>,
+    /// IANA names, all that the number's range lies in.
+    pub time_zones: Vec<String>,
 }
 
 /// How a national number is read: as one of the country that was given with it, or else of `default`.
@@ -81,38 +97,41 @@ impl fmt::Display for E164 {
     }
 }
 
-fn parse(text: &str, region: Option<&str>) -> Result<phonenumber::PhoneNumber, BadPhone> {
+fn parse(text: &str, region: Option<&str>) -> Result<PhoneNumber, BadPhone> {
     let text = text.trim();
     if text.is_empty() {
         return Err(BadPhone::Empty);
     }
-    let region: Option<country::Id> = match region.map(str::trim).filter(|r| !r.is_empty()) {
+    let region: Option<Region> = match region.map(str::trim).filter(|r| !r.is_empty()) {
         Some(r) => Some(r.to_uppercase().parse().map_err(|_| BadPhone::UnknownRegion)?),
         None => None,
     };
-    if region.is_none() && !text.starts_with('+') {
+    if region.is_none() && !text.starts_with(['+', '\u{ff0b}']) {
         return Err(BadPhone::NoRegion);
     }
-    LazyLock::force(&PATTERNS);
-    let number = phonenumber::parse(region, text).map_err(|_| BadPhone::NotANumber)?;
-    if phonenumber::is_valid(&number) { Ok(number) } else { Err(BadPhone::Invalid) }
+    let number = PHONE_NUMBER_UTIL.parse(text, region).map_err(|_| BadPhone::NotANumber)?;
+    if number.is_valid() { Ok(number) } else { Err(BadPhone::Invalid) }
 }
 
-fn kind_name(kind: phonenumber::Type) -> &'static str {
-    use phonenumber::Type;
+fn region(number: &PhoneNumber) -> Option<String> {
+    let region = number.get_region_code()?.as_region_str();
+    region.bytes().all(|b| b.is_ascii_uppercase()).then(|| region.to_string())
+}
+
+fn kind_name(kind: PhoneNumberType) -> &'static str {
     match kind {
-        Type::FixedLine => "fixed_line",
-        Type::Mobile => "mobile",
-        Type::FixedLineOrMobile => "fixed_line_or_mobile",
-        Type::TollFree => "toll_free",
-        Type::PremiumRate => "premium_rate",
-        Type::SharedCost => "shared_cost",
-        Type::PersonalNumber => "personal_number",
-        Type::Voip => "voip",
-        Type::Pager => "pager",
-        Type::Uan => "uan",
-        Type::Voicemail => "voicemail",
-        _ => "other",
+        PhoneNumberType::FixedLine => "fixed_line",
+        PhoneNumberType::Mobile => "mobile",
+        PhoneNumberType::FixedLineOrMobile => "fixed_line_or_mobile",
+        PhoneNumberType::TollFree => "toll_free",
+        PhoneNumberType::PremiumRate => "premium_rate",
+        PhoneNumberType::SharedCost => "shared_cost",
+        PhoneNumberType::PersonalNumber => "personal_number",
+        PhoneNumberType::VoIP => "voip",
+        PhoneNumberType::Pager => "pager",
+        PhoneNumberType::UAN => "uan",
+        PhoneNumberType::VoiceMail => "voicemail",
+        PhoneNumberType::Unknown => "other",
     }
 }
 
@@ -125,7 +144,30 @@ mod tests {
         assert_eq!(E164::parse("020 7946 0958", Some("gb")).unwrap().as_str(), "+442079460958");
         assert_eq!(E164::parse("020 7946 0958", None), Err(BadPhone::NoRegion));
         assert_eq!(E164::parse("+33 6 12 34 56 78", None).unwrap().region().as_deref(), Some("FR"));
-        assert_eq!(E164::parse("+33 6 12 34 56 78", None).unwrap().kind(), Some("mobile"));
+    }
+
+    #[test]
+    fn a_number_tells_of_its_plan() {
+        let plan = E164::parse("+33 6 12 34 56 78", None).unwrap().plan();
+        assert_eq!((plan.region.as_deref(), plan.kind), (Some("FR"), "mobile"));
+        assert_eq!((plan.carrier.as_deref(), plan.time_zones), (Some("SFR"), vec!["Europe/Paris".to_owned()]));
+        // Fixed lines of Italy keep their zero; +800 is of no country.
+        assert_eq!(E164::parse("02 1234 5678", Some("IT")).unwrap().plan().kind, "fixed_line");
+        let nowhere = E164::parse("+800 1234 5678", None).unwrap().plan();
+        assert_eq!((nowhere.region, nowhere.kind), (None, "toll_free"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in ".{0,40}", digits in "[+]?[0-9 ()./;=ext-]{0,30}", region in "[A-Z]{2}") {
+            for region in [None, Some(region.as_str())] {
+                for text in [&text, &digits] {
+                    if let Ok(number) = E164::parse(text, region) {
+                        proptest::prop_assert_eq!(E164::parse(number.as_str(), None), Ok(number));
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -66,11 +66,24 @@ impl Identifier {
     }
 }
 
+/// A phone, and what its number's plan tells of it (`base::phone::Plan`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Phone {
+    pub hash: String,
+    pub region: Option<String>,
+    pub kind: String,
+    pub carrier: Option<String>,
+    /// A JSON list of IANA names.
+    pub time_zones: Option<String>,
+}
+
 /// What a claim tells of the person beside who it is. The latest told holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Attributes {
     pub email_hash: Option<String>,
-    pub phone_hash: Option<String>,
+    pub phone: Option<Phone>,
+    /// Why what was told as a phone is none: `base::phone::BadPhone::code`.
+    pub phone_problem: Option<String>,
     pub country: Option<String>,
     pub locale: Option<String>,
     pub timezone: Option<String>,
@@ -88,7 +101,14 @@ pub struct IdentityClaim {
     pub attributes: Attributes,
 }
 
-type Told = Option<(Micros, String)>;
+impl IdentityClaim {
+    fn tells<T: Clone>(&self, value: &Option<T>) -> Last<T> {
+        value.clone().map(|value| (self.at, value))
+    }
+}
+
+/// What was told last, and when. Of what was told at one time the greatest.
+type Last<T> = Option<(Micros, T)>;
 
 /// An identifier and what was told of its person where it was named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,25 +116,58 @@ struct Node {
     identifier: Identifier,
     first_seen: Micros,
     last_seen: Micros,
-    /// email, phone, country, locale, timezone, currency; each with when it was told.
-    told: [Told; 6],
+    email: Last<String>,
+    phone: Last<Phone>,
+    phone_problem: Last<String>,
+    country: Last<String>,
+    locale: Last<String>,
+    timezone: Last<String>,
+    currency: Last<String>,
 }
 
 impl Node {
     fn of(claim: &IdentityClaim, identifier: &Identifier) -> Node {
-        let a = &claim.attributes;
-        let told = [&a.email_hash, &a.phone_hash, &a.country, &a.locale, &a.timezone, &a.currency];
-        let told = told.map(|value| value.clone().map(|v| (claim.at, v)));
-        Node { identifier: identifier.clone(), first_seen: claim.at, last_seen: claim.at, told }
+        let told = &claim.attributes;
+        Node {
+            identifier: identifier.clone(),
+            first_seen: claim.at,
+            last_seen: claim.at,
+            email: claim.tells(&told.email_hash),
+            phone: claim.tells(&told.phone),
+            phone_problem: claim.tells(&told.phone_problem),
+            country: claim.tells(&told.country),
+            locale: claim.tells(&told.locale),
+            timezone: claim.tells(&told.timezone),
+            currency: claim.tells(&told.currency),
+        }
     }
 
     fn merge(&mut self, other: Node) {
         self.first_seen = self.first_seen.min(other.first_seen);
         self.last_seen = self.last_seen.max(other.last_seen);
-        for (mine, theirs) in self.told.iter_mut().zip(other.told) {
-            *mine = mine.take().max(theirs);
-        }
+        later(&mut self.email, other.email);
+        later(&mut self.phone, other.phone);
+        later(&mut self.phone_problem, other.phone_problem);
+        later(&mut self.country, other.country);
+        later(&mut self.locale, other.locale);
+        later(&mut self.timezone, other.timezone);
+        later(&mut self.currency, other.currency);
     }
+
+    /// Why the phone that was told last is none; `None` where a valid one was told since, or with it.
+    fn phone_problem(&self) -> Option<String> {
+        let (at, problem) = self.phone_problem.as_ref()?;
+        let mended = self.phone.as_ref().is_some_and(|(valid, _)| valid >= at);
+        (!mended).then(|| problem.clone())
+    }
+}
+
+fn later<T: Ord>(mine: &mut Last<T>, theirs: Last<T>) {
+    *mine = mine.take().max(theirs);
+}
+
+fn value<T: Clone>(told: &Last<T>) -> Option<T> {
+    told.as_ref().map(|(_, value)| value.clone())
 }
 
 /// That two identifiers were named together, first at this time.
@@ -197,7 +250,7 @@ impl Component {
 
     /// The phones that were told last with each identifier, by their hashes, and the identifier.
     pub fn phones(&self) -> impl Iterator<Item = (&str, &Identifier)> {
-        self.nodes.iter().filter_map(|node| Some((node.told[1].as_ref()?.1.as_str(), &node.identifier)))
+        self.nodes.iter().filter_map(|node| Some((node.phone.as_ref()?.1.hash.as_str(), &node.identifier)))
     }
 
     /// The person: the seed of the best identifier. `None` of a component of nothing.
@@ -290,19 +343,23 @@ impl Sets {
 }
 
 fn identity_row(node: &Node) -> Identity {
-    let [email_hash, phone_e164_hash, country, locale, timezone, currency] =
-        node.told.each_ref().map(|told| told.as_ref().map(|(_, value)| value.clone()));
+    let phone = value(&node.phone);
     Identity {
         identity_id: node.identifier.id(),
         kind: node.identifier.kind.as_str().to_owned(),
         value_hash: node.identifier.value_hash.clone(),
         person_id: node.identifier.seed.clone(),
-        email_hash,
-        phone_e164_hash,
-        country,
-        locale,
-        timezone,
-        currency,
+        email_hash: value(&node.email),
+        phone_e164_hash: phone.as_ref().map(|p| p.hash.clone()),
+        phone_type: phone.as_ref().map(|p| p.kind.clone()),
+        phone_region: phone.as_ref().and_then(|p| p.region.clone()),
+        phone_carrier: phone.as_ref().and_then(|p| p.carrier.clone()),
+        phone_time_zones: phone.and_then(|p| p.time_zones),
+        phone_problem: node.phone_problem(),
+        country: value(&node.country),
+        locale: value(&node.locale),
+        timezone: value(&node.timezone),
+        currency: value(&node.currency),
         first_seen_at: node.first_seen,
         last_seen_at: node.last_seen,
     }

@@ -9,9 +9,9 @@ use std::{
 
 use super::{
     Contact, Decoder,
-    identity::{Attributes, Identifier, IdentifierKind, IdentityClaim},
+    identity::{Attributes, Identifier, IdentifierKind, IdentityClaim, Phone},
 };
-use crate::base::{Currency, E164, Micros, PersonId, pseudonym::normal_email};
+use crate::base::{Currency, E164, Micros, PersonId, Pseudonymizer, phone::BadPhone, pseudonym::normal_email};
 
 /// Phones as people wrote them, and the numbers they are. Finding out takes longer than reading the rest of an event,
 /// and the same phone comes with every order of its owner's.
@@ -21,19 +21,30 @@ pub(super) struct Phones(Mutex<Generations>);
 /// What was asked for lately, and what was before that: the older half is forgotten, never what is in use.
 #[derive(Default)]
 struct Generations {
-    young: HashMap<String, Option<E164>>,
-    old: HashMap<String, Option<E164>>,
+    young: HashMap<String, Judged>,
+    old: HashMap<String, Judged>,
 }
 
+/// A number and what is told of it, or why it is none.
+type Judged = Result<(E164, Phone), BadPhone>;
+
 impl Phones {
-    fn parse(&self, text: &str, region: Option<&str>) -> Option<E164> {
+    fn judge(&self, names: &Pseudonymizer, text: &str, region: Option<&str>) -> Judged {
         let key = format!("{}\0{text}", region.unwrap_or_default());
         if let Some(known) = self.lock().get(&key) {
             return known;
         }
-        let phone = E164::parse(text, region).ok();
-        self.lock().insert(key, phone.clone());
-        phone
+        // Of a country without telephones, or of none, only a number with its country's code is one.
+        let number = match E164::parse(text, region) {
+            Err(BadPhone::UnknownRegion) => E164::parse(text, None),
+            number => number,
+        };
+        let judged = number.map(|number| {
+            let phone = told(names, &number);
+            (number, phone)
+        });
+        self.lock().insert(key, judged.clone());
+        judged
     }
 
     fn lock(&self) -> MutexGuard<'_, Generations> {
@@ -45,7 +56,7 @@ impl Generations {
     /// Of one generation: some megabytes.
     const MOST: usize = 50_000;
 
-    fn get(&mut self, key: &str) -> Option<Option<E164>> {
+    fn get(&mut self, key: &str) -> Option<Judged> {
         if let Some(known) = self.young.get(key) {
             return Some(known.clone());
         }
@@ -54,11 +65,22 @@ impl Generations {
         Some(known)
     }
 
-    fn insert(&mut self, key: String, phone: Option<E164>) {
+    fn insert(&mut self, key: String, judged: Judged) {
         if self.young.len() >= Self::MOST {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(key, phone);
+        self.young.insert(key, judged);
+    }
+}
+
+fn told(names: &Pseudonymizer, number: &E164) -> Phone {
+    let plan = number.plan();
+    Phone {
+        hash: names.phone(number),
+        region: plan.region,
+        kind: plan.kind.to_owned(),
+        carrier: plan.carrier,
+        time_zones: (!plan.time_zones.is_empty()).then(|| serde_json::Value::from(plan.time_zones).to_string()),
     }
 }
 
@@ -89,14 +111,23 @@ impl<'a> Someone<'a> {
         Some(hash)
     }
 
-    /// A phone, which is told of the person but never names them: families share one.
+    /// A phone, which is told of the person but never names them: families share one. Its hash, where it is one.
     pub fn phone(&mut self, text: Option<&str>, country: Option<&str>) -> Option<String> {
         let region = country.filter(|c| c.len() == 2).or(self.by.default_region.as_deref());
-        let phone = self.by.phones.parse(text?, region)?;
-        let hash = self.by.names.phone(&phone);
-        self.attributes.phone_hash = Some(hash.clone());
-        self.contacts.push(Contact { kind: "phone", hash: hash.clone(), plaintext: phone.as_str().to_owned() });
-        Some(hash)
+        match self.by.phones.judge(&self.by.names, text?, region) {
+            Ok((number, phone)) => {
+                let hash = phone.hash.clone();
+                let contact = Contact { kind: "phone", hash: hash.clone(), plaintext: number.as_str().to_owned() };
+                self.contacts.push(contact);
+                self.attributes.phone = Some(phone);
+                Some(hash)
+            }
+            Err(BadPhone::Empty) => None,
+            Err(why) => {
+                self.attributes.phone_problem = Some(why.code().to_owned());
+                None
+            }
+        }
     }
 
     /// Any other identifier.

@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use crate::{
         base::Pseudonymizer,
-        facts::identity::{Attributes, Identifier, IdentifierKind},
+        facts::identity::{Attributes, Identifier, IdentifierKind, Phone},
     };
 
     fn claim(at: i64, names: &[&str], phone: &str) -> IdentityClaim {
@@ -263,7 +263,9 @@ mod tests {
         let mut identifiers: Vec<_> =
             names.iter().map(|name| Identifier::new(&key, IdentifierKind::User, (*name).to_owned())).collect();
         identifiers.sort();
-        let attributes = Attributes { phone_hash: Some(phone.to_owned()), ..Attributes::default() };
+        let phone =
+            Phone { hash: phone.to_owned(), region: None, kind: "mobile".to_owned(), carrier: None, time_zones: None };
+        let attributes = Attributes { phone: Some(phone), ..Attributes::default() };
         IdentityClaim { at: Micros(at), livemode: true, identifiers, attributes }
     }
 

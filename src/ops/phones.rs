@@ -18,6 +18,10 @@ pub struct Judged {
     /// `mobile`, `fixed_line`, …: libphonenumber's types.
     #[serde(rename = "type")]
     pub kind: Option<&'static str>,
+    /// To whom its range was given first; the number may have been taken along to another since.
+    pub carrier: Option<String>,
+    /// Where numbers of its range are: IANA names.
+    pub time_zones: Option<Vec<String>>,
     /// Why it is none, in one word, and in a sentence.
     pub reason: Option<&'static str>,
     pub message: Option<String>,
@@ -39,12 +43,15 @@ impl Instance {
                 return Ok(Judged { reason, message, ..Judged::default() });
             }
         };
+        let plan = phone.plan();
         let people = self.phone_book.people(true, &self.names.phone(&phone), MOST_PEOPLE)?;
         Ok(Judged {
             valid: true,
             e164: Some(phone.as_str().to_owned()),
-            region: phone.region(),
-            kind: phone.kind(),
+            region: plan.region,
+            kind: Some(plan.kind),
+            carrier: plan.carrier,
+            time_zones: Some(plan.time_zones),
             people: Some(people),
             ..Judged::default()
         })

@@ -194,8 +194,9 @@ mod tests {
                 let phone = country.phone(index);
                 let parsed = E164::parse(&phone, None).unwrap_or_else(|e| panic!("{} {phone}: {e}", country.code));
                 assert_eq!(parsed.as_str(), phone);
-                assert_eq!(parsed.region().as_deref(), Some(country.code), "{phone}");
-                assert!(matches!(parsed.kind(), Some("mobile" | "fixed_line_or_mobile")), "{phone}");
+                let plan = parsed.plan();
+                assert_eq!(plan.region.as_deref(), Some(country.code), "{phone}");
+                assert!(matches!(plan.kind, "mobile" | "fixed_line_or_mobile"), "{phone}");
             }
         }
         let given = people(300).filter_map(|p| p.phone).filter(|p| E164::parse(p, None).is_ok()).count();

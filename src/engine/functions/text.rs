@@ -20,15 +20,24 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
 };
 
-use crate::base::{E164, Pseudonymizer, decline, phone::region_or};
+use crate::base::{
+    E164, Pseudonymizer, decline,
+    phone::{Plan, region_or},
+};
 
 /// The functions that need nothing but their arguments.
 pub(super) fn shared() -> Vec<TextFunction> {
     vec![
-        // The country of a number in E.164, two letters.
-        TextFunction::new("phone_region", 1..=1, |args| E164::parse(args[0]?, None).ok()?.region()),
-        // `mobile`, `fixed_line`, … of a number in E.164.
-        TextFunction::new("phone_type", 1..=1, |args| E164::parse(args[0]?, None).ok()?.kind().map(str::to_owned)),
+        // Of a number in E.164: its country, two letters.
+        TextFunction::new("phone_region", 1..=1, |args| plan(args)?.region),
+        // `mobile`, `fixed_line`, …
+        TextFunction::new("phone_type", 1..=1, |args| Some(plan(args)?.kind.to_owned())),
+        // To whom its range was given first.
+        TextFunction::new("phone_carrier", 1..=1, |args| plan(args)?.carrier),
+        // A JSON list of IANA names: where numbers of its range are.
+        TextFunction::new("phone_time_zones", 1..=1, |args| {
+            Some(serde_json::Value::from(plan(args)?.time_zones).to_string())
+        }),
         // The kind of reason behind a decline code; `unknown` for a code that the table does not hold. The payment
         // method's type decides between a card's meaning and a local method's.
         TextFunction::new("decline_category", 1..=2, |args| {
@@ -59,6 +68,10 @@ pub(super) fn for_session(names: Pseudonymizer, default_region: Option<String>) 
         // `email_hash(text)`: as the tables hold it; case and outer spaces do not matter.
         TextFunction::new("email_hash", 1..=1, move |args| names.email(args[0]?)),
     ]
+}
+
+fn plan(args: &[Option<&str>]) -> Option<Plan> {
+    Some(E164::parse(args[0]?, None).ok()?.plan())
 }
 
 type Body = dyn Fn(&[Option<&str>]) -> Option<String> + Send + Sync;

@@ -13,6 +13,16 @@ row! {
         person_id: PersonId,
         email_hash: Option<String>,
         phone_e164_hash: Option<String>,
+        /// What its number's plan tells of the phone: `mobile`, `fixed_line`, …
+        phone_type: Option<String>,
+        /// Two letters.
+        phone_region: Option<String>,
+        /// To whom the number's range was given first.
+        phone_carrier: Option<String>,
+        /// A JSON list of IANA names: where numbers of its range are.
+        phone_time_zones: Option<String>,
+        /// Why the phone that was told last is none; null where a valid one was told since.
+        phone_problem: Option<String>,
         country: Option<String>,
         locale: Option<String>,
         timezone: Option<String>,
