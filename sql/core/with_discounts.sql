@@ -1,8 +1,9 @@
 -- One row a row of {table}, with what is known of discounts by now, and what they bring a month by that: its own event may have
--- named some without saying what they take off. `mrr_is_known`: false where nothing says it; then it lowers nothing. What brings
--- nothing anyhow keeps its discounts as they were told.
+-- named some without saying what they take off. `mrr_is_known`: false where nothing says it, and then it lowers nothing; and where
+-- nothing says what an item costs, as of a price in tiers, and then it brings nothing. What brings nothing anyhow keeps its
+-- discounts as they were told.
 WITH named AS (
-    SELECT {key}, currency, merchant_id, livemode, unnest(discounts_named(items, discounts)) AS discount_id
+    SELECT {key}, currency, merchant_id, livemode, unnest(terms_named(items, discounts)) AS discount_id
     FROM stored.{table}
     WHERE mrr_micros IS NULL
 ),

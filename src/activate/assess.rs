@@ -13,6 +13,9 @@ use crate::{
     pipeline,
 };
 
+/// Kinds of numbers that a text costs as much to and does not arrive at.
+const TEXTLESS: [&str; 7] = ["fixed_line", "toll_free", "premium_rate", "shared_cost", "pager", "uan", "voicemail"];
+
 /// The rules' word on a message, and where it would go.
 pub struct Assessed {
     pub verdict: Verdict,
@@ -38,9 +41,11 @@ impl Activator {
             hash => self.vault.get(medium.address_kind(), hash)?,
         };
         let leaves = self.channel_of(medium, message.livemode).leaves();
-        let quiet = self.quiet_hours(known, message, person, address.as_deref());
+        let phone = address.as_deref().filter(|_| medium == Medium::Sms).and_then(|a| E164::parse(a, None).ok());
+        let quiet = self.quiet_hours(known, message, person, phone.as_ref());
         let standing = Standing {
             reachable: address.is_some(),
+            textless: phone.map(|phone| phone.kind()).filter(|kind| TEXTLESS.contains(kind)).map(str::to_owned),
             consent: known.consent(person, medium).cloned(),
             consent_seen: self.outbox.consent_seen()?,
             queued_at: (message.state == State::Queued).then_some(message.queued_at),
@@ -73,17 +78,10 @@ impl Activator {
         Ok(known.suppression(medium, destination).cloned())
     }
 
-    fn quiet_hours(
-        &self,
-        known: &Knowledge,
-        message: &Message,
-        person: &PersonId,
-        address: Option<&str>,
-    ) -> QuietHours {
-        let phone = (message.medium == Medium::Sms).then(|| address.and_then(|a| E164::parse(a, None).ok())).flatten();
+    fn quiet_hours(&self, known: &Knowledge, message: &Message, person: &PersonId, phone: Option<&E164>) -> QuietHours {
         let person = known.person(person, message.livemode);
         QuietHours::of(Whereabouts {
-            phone: phone.as_ref(),
+            phone,
             country: person.and_then(|p| p.country.as_deref()),
             timezone: person.and_then(|p| p.timezone.as_deref()),
         })

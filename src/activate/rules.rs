@@ -41,6 +41,8 @@ pub struct Cap {
 pub struct Standing {
     /// The vault knows the address behind the hash.
     pub reachable: bool,
+    /// What kind of number it is, where texts do not arrive at such: `base::phone::Plan::kind`.
+    pub textless: Option<String>,
     pub consent: Option<Consent>,
     /// When the system that consent came from was last asked, if it is another system and must be asked.
     pub consent_seen: Option<Micros>,
@@ -90,6 +92,7 @@ pub enum Refusal {
     LeftSegment { segment: String },
     BackInSegment { segment: String },
     Ended { trigger: String },
+    TakesNoTexts { kind: String },
 }
 
 impl fmt::Display for Refusal {
@@ -110,6 +113,9 @@ impl fmt::Display for Refusal {
             Refusal::NoOpenHour => f.write_str("no hour is known at which it may arrive: the country is unknown"),
             Refusal::LeftSegment { segment } => write!(f, "no longer in segment {segment}"),
             Refusal::BackInSegment { segment } => write!(f, "in segment {segment} again"),
+            Refusal::TakesNoTexts { kind } => {
+                write!(f, "the phone takes no texts: it is of the kind {}", kind.replace('_', " "))
+            }
             Refusal::Ended { trigger } => write!(f, "trigger {trigger} is no longer defined"),
         }
     }
@@ -120,6 +126,9 @@ pub fn judge(plan: &Plan, standing: &Standing, now: Micros) -> Verdict {
     let medium = plan.medium;
     if !standing.reachable {
         return Verdict::Refused(Refusal::Unreachable(medium));
+    }
+    if let Some(kind) = &standing.textless {
+        return Verdict::Refused(Refusal::TakesNoTexts { kind: kind.clone() });
     }
     if let Some((reason, at)) = &standing.suppressed {
         return Verdict::Refused(Refusal::Suppressed { medium, reason: reason.clone(), at: *at });
@@ -284,6 +293,8 @@ mod tests {
         assert_eq!(reason(&marketing(), &Standing::default()), "no phone number is known");
         let known = Standing { reachable: true, ..Standing::default() };
         assert_eq!(reason(&marketing(), &known), "never agreed to marketing by SMS");
+        let landline = Standing { textless: Some("fixed_line".to_owned()), ..good() };
+        assert_eq!(reason(&marketing(), &landline), "the phone takes no texts: it is of the kind fixed line");
         let agreed = Standing { open_from: None, ..good() };
         assert!(reason(&marketing(), &agreed).starts_with("no hour is known"));
         assert_eq!(reason(&marketing(), &good()), "go");

@@ -59,7 +59,8 @@ pub struct Discount {
 pub struct TooMuch;
 
 /// What the items bring a month at a moment, in millionths of a major unit of `currency`, after their own discounts and then
-/// those of the whole. A discount that is only named takes nothing off: see [`unknown`].
+/// those of the whole. A discount that is only named takes nothing off, and an item without a price brings nothing: see
+/// [`unknown`] and [`unpriced`].
 ///
 /// # Errors
 /// Where some amount on the way does not fit.
@@ -84,6 +85,11 @@ pub fn unknown<'a>(items: &'a [Item], discounts: &'a [Discount]) -> impl Iterato
     all.filter(|discount| !discount.is_known())
 }
 
+/// Those items of which nothing says what they cost: Stripe's events name a price in tiers without showing them.
+pub fn unpriced(items: &[Item]) -> impl Iterator<Item = &Item> {
+    items.iter().filter(|item| !item.is_priced())
+}
+
 impl Item {
     /// What remains of `monthly` after the discounts; what they take off is taken off at each of this item's intervals. `None`
     /// where that does not fit.
@@ -99,12 +105,20 @@ impl Item {
 
     /// What so many bring a month, in `ONE`ths of a minor unit; `None` where that is more than can be counted.
     fn monthly(&self) -> Option<i128> {
-        if self.usage_type.as_deref() == Some("metered") {
+        if self.is_metered() {
             return Some(0);
         }
         let whole = self.unit_amount.map(|a| i128::from(a) * ONE);
         let unit = whole.or_else(|| scaled(self.unit_amount_decimal.as_deref()?, PLACES)).unwrap_or(0);
         unit.checked_mul(self.sold()).and_then(|amount| self.a_month(amount))
+    }
+
+    fn is_priced(&self) -> bool {
+        self.is_metered() || self.quantity == 0 || self.unit_amount.is_some() || self.unit_amount_decimal.is_some()
+    }
+
+    fn is_metered(&self) -> bool {
+        self.usage_type.as_deref() == Some("metered")
     }
 
     /// How many are paid for.

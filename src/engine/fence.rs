@@ -10,12 +10,13 @@ use datafusion::{
     sql::{
         parser::{DFParserBuilder, Statement},
         resolve::resolve_table_references,
-        sqlparser::{ast::Statement as Ast, dialect::GenericDialect, tokenizer::Tokenizer},
+        sqlparser::{ast::Statement as Ast, tokenizer::Tokenizer},
     },
 };
 
 use super::{
     CATALOG, DEFAULT_SCHEMA, depth,
+    dialect::Ours,
     error::{SqlError, explain, parser_error},
     expansion, nesting,
 };
@@ -31,10 +32,10 @@ pub(super) fn parse(sql: &str) -> Result<Statement, SqlError> {
     if sql.len() > MAX_LENGTH {
         return Err(SqlError::user(format!("the query is longer than {} KiB", MAX_LENGTH >> 10)));
     }
-    let tokens =
-        Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().map_err(|e| parser_error(&e.to_string()))?;
+    let tokens = Tokenizer::new(&Ours, sql).tokenize_with_location().map_err(|e| parser_error(&e.to_string()))?;
     depth::check(&tokens)?;
     let mut statements = DFParserBuilder::new(sql)
+        .with_dialect(&Ours)
         .with_recursion_limit(MAX_NESTING)
         .build()
         .and_then(|mut parser| parser.parse_statements())

@@ -8,6 +8,7 @@
 mod answer;
 mod catalog;
 mod depth;
+mod dialect;
 mod error;
 mod expansion;
 mod fence;

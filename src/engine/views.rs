@@ -41,9 +41,11 @@ pub(super) fn built_in() -> HashMap<String, String> {
     let others = [
         ("core.fee_details", include_str!("../../sql/core/fee_details.sql")),
         ("core.invoice_taxes", include_str!("../../sql/core/invoice_taxes.sql")),
+        ("core.metrics", include_str!("../../sql/core/metrics.sql")),
         ("core.mrr_movements", include_str!("../../sql/core/mrr_movements.sql")),
         ("core.orders", include_str!("../../sql/core/orders.sql")),
         ("core.people", include_str!("../../sql/core/people.sql")),
+        ("core.phones", include_str!("../../sql/core/phones.sql")),
         ("core.settled_rates", include_str!("../../sql/core/settled_rates.sql")),
         ("core.sessions", include_str!("../../sql/core/sessions.sql")),
         ("core.subscription_intervals", include_str!("../../sql/core/subscription_intervals.sql")),

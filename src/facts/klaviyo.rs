@@ -9,10 +9,10 @@ use super::{
     identity::IdentifierKind,
     json::{Flag, List, Maybe, Text, object},
     people::Someone,
-    rows::{CartEvent, Consent, MessageEvent},
+    rows::{CartEvent, Consent, MessageEvent, MetricEvent},
     suppression::{self, Word},
 };
-use crate::base::{Micros, PersonId};
+use crate::base::{Currency, Micros, PersonId};
 
 object! {
     struct Document<'a> {
@@ -98,6 +98,7 @@ object! {
 
 object! {
     struct Relationships<'a> {
+        metric: Maybe<Linked<'a>>,
         profile: Maybe<Linked<'a>>,
     }
 }
@@ -118,16 +119,17 @@ object! {
 
 pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
     let document: Document = event.read()?;
-    event.decoded.handled = if event.kind() == "profile.updated" {
-        profile(event, &document);
-        true
-    } else {
-        metric(event, &document)?
-    };
+    match (event.kind(), event.envelope.object_type.as_deref()) {
+        ("profile.updated", _) => profile(event, &document),
+        (_, None | Some("event")) => metric(event, &document)?,
+        // A resource of a kind that is not known here.
+        _ => return Ok(()),
+    }
+    event.decoded.handled = true;
     Ok(())
 }
 
-/// The metrics that rows are made of, as the API names them.
+/// The metrics that more is made of than a row of `core.metric_events`, as the API names them.
 pub const METRICS: [&str; 17] = [
     "Received Email",
     "Opened Email",
@@ -179,10 +181,11 @@ fn consent_state(metric: &str) -> Option<(&'static str, &'static str)> {
     })
 }
 
-fn metric(event: &mut Event, document: &Document) -> Result<bool, DecodeError> {
+fn metric(event: &mut Event, document: &Document) -> Result<(), DecodeError> {
     let properties = document.attributes.get().and_then(|a| a.event_properties.get());
     let included = document.included.iter().filter_map(Maybe::get).find(|i| i.kind.is("profile"));
-    let linked = document.relationships.get().and_then(|r| r.profile.get()).and_then(|p| p.data.get());
+    let relationships = document.relationships.get();
+    let linked = relationships.and_then(|r| r.profile.get()).and_then(|p| p.data.get());
     let mut someone = event.someone();
     if let Some(attributes) = included.and_then(|i| i.attributes.get()) {
         describe(&mut someone, attributes);
@@ -191,23 +194,49 @@ fn metric(event: &mut Event, document: &Document) -> Result<bool, DecodeError> {
     someone.known_as(IdentifierKind::Klaviyo, profile_id);
     let person = someone.person();
     event.keep(someone);
-    let mut handled = false;
+    let metric_id = relationships.and_then(|r| r.metric.get()).and_then(|m| m.data.get()).and_then(|m| m.id.owned());
+    let row = metric_event(event, properties, metric_id, person.clone());
+    event.decoded.rows.push(row.into());
     if let Some((channel, kind)) = message_kind(event.kind()) {
         let row = message(event, properties, person.clone(), channel, kind);
         event.decoded.rows.push(row.into());
-        handled = true;
     }
     if let Some((channel, state)) = consent_state(event.kind()) {
         let row = consent(event, person.clone(), channel, "marketing", state, event.at());
         event.decoded.rows.push(row.into());
-        handled = true;
     }
     if event.kind() == CHECKOUT_STARTED {
         let row = checkout_started(event, properties, person)?;
         event.decoded.rows.push(row.into());
-        handled = true;
     }
-    Ok(handled)
+    Ok(())
+}
+
+/// Metrics are the shop's own: a value that is no amount, or of points for a currency, is left out, and the event counts.
+fn metric_event(
+    event: &Event,
+    properties: Option<&Properties>,
+    metric_id: Option<String>,
+    person_id: Option<PersonId>,
+) -> MetricEvent {
+    let currency = properties.and_then(|p| p.currency.get().or(p.currency_code.get()));
+    let currency = currency.and_then(|code| Currency::parse(code).ok());
+    let value = properties.and_then(|p| p.value).zip(currency);
+    // An envelope names a metric that it knows only the id of by that.
+    let unnamed = event.kind() == "event" || event.kind().starts_with("metric:");
+    MetricEvent {
+        event_id: event.envelope.event_id.clone(),
+        metric: (!unnamed).then(|| event.kind().to_owned()),
+        metric_id,
+        person_id,
+        value: value.and_then(|(raw, currency)| decimal::minor_units(raw, currency)),
+        currency,
+        campaign: properties.and_then(|p| p.campaign.owned()),
+        flow: properties.and_then(|p| p.flow.owned()),
+        variant: properties.and_then(|p| p.variation.owned()),
+        occurred_at: event.at(),
+        source: "klaviyo".to_owned(),
+    }
 }
 
 fn message(

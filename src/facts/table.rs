@@ -38,6 +38,7 @@ pub enum Table {
     FxRates,
     Coupons,
     Discounts,
+    MetricEvents,
 }
 
 static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
@@ -49,7 +50,7 @@ static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
 });
 
 impl Table {
-    pub const ALL: [Table; 28] = [
+    pub const ALL: [Table; 29] = [
         Table::PaymentIntents,
         Table::PaymentAttempts,
         Table::Charges,
@@ -78,6 +79,7 @@ impl Table {
         Table::FxRates,
         Table::Coupons,
         Table::Discounts,
+        Table::MetricEvents,
     ];
 
     /// With its schema, as SQL names it.
@@ -99,7 +101,12 @@ impl Table {
     pub fn is_folded(self) -> bool {
         !matches!(
             self,
-            Table::CartEvents | Table::PageViews | Table::ProductViews | Table::MessageEvents | Table::Consents
+            Table::CartEvents
+                | Table::PageViews
+                | Table::ProductViews
+                | Table::MessageEvents
+                | Table::Consents
+                | Table::MetricEvents
         )
     }
 
@@ -148,6 +155,7 @@ impl Table {
             Table::FxRates => ("ref.fx_rates", "rate_id", "fetched_at"),
             Table::Coupons => ("core.coupons", "coupon_id", "created_at"),
             Table::Discounts => ("core.discounts", "discount_id", "created_at"),
+            Table::MetricEvents => ("core.metric_events", "event_id", "occurred_at"),
         }
     }
 }

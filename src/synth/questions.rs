@@ -256,6 +256,13 @@ const QUESTIONS: &[Question] = &[
         keys: 2,
     },
     Question {
+        name: "metrics",
+        needs: KLAVIYO,
+        sql: "SELECT metric, sum(events) AS events FROM core.metrics GROUP BY metric ORDER BY metric",
+        columns: &["metric", "events"],
+        keys: 1,
+    },
+    Question {
         name: "consents",
         needs: KLAVIYO,
         sql: "WITH latest AS (SELECT channel, state, row_number() OVER (PARTITION BY person_id, channel ORDER BY at DESC, state) AS n FROM core.consents WHERE purpose = 'marketing') SELECT channel, state, count(*) AS people FROM latest WHERE n = 1 GROUP BY channel, state ORDER BY channel, state",

@@ -120,6 +120,9 @@ impl Truth {
         self.lines += posted.events + posted.duplicates;
         self.duplicates += posted.duplicates;
         self.count("events", &[source.as_str().into(), kind.into()], posted.events as i64);
+        if source == Source::Klaviyo && kind != "profile.updated" {
+            self.count("metrics", &[kind.into()], posted.events as i64);
+        }
         self.count("events_by_source", &[source.as_str().into()], posted.events as i64);
     }
 

@@ -96,6 +96,30 @@ async fn a_person_is_what_linked_identifiers_say_of_them() {
 }
 
 #[tokio::test]
+async fn a_metric_is_counted_under_its_name_also_where_an_event_says_only_its_id() {
+    let event = |n: i64, metric: Option<&str>, id: Option<&str>, person: &str| {
+        let columns = json!({"event_id": format!("e{n}"), "metric": metric, "metric_id": id, "person_id": person,
+            "occurred_at": n, "source": "klaviyo"});
+        stamped::<rows::MetricEvent>(1, columns)
+    };
+    let events = vec![
+        event(1, Some("Placed Order"), Some("P"), "per_a"),
+        event(2, None, Some("P"), "per_b"),
+        event(3, Some("Placed Order"), None, "per_b"),
+        event(4, None, Some("Q"), "per_a"),
+        event(5, None, Some("R"), "per_a"),
+    ];
+    answers(
+        Memory::default().with_rows("core.metric_events", Table::MetricEvents, events),
+        &[(
+            "SELECT metric, metric_id, events, people FROM core.metrics ORDER BY metric, metric_id",
+            "Placed Order,P,3,2 ,Q,1,1 ,R,1,1",
+        )],
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn a_session_ends_with_half_an_hour_of_nothing() {
     const MINUTE: i64 = 60_000_000;
     let page = |id: &str, person: Option<&str>, minute: i64, path: &str| {

@@ -291,8 +291,9 @@ async fn expressions_that_double_with_each_query_are_refused_before_they_are_wri
     let nested = (0..30).fold("value".to_owned(), |e, _| format!("coalesce({e}, nullif(value, 3))"));
     let told = refusal(&session, &format!("SELECT {nested} FROM generate_series(1, 9)")).await;
     assert!(told.to_string().contains("300000"), "{told}");
-    let ones = " + 1".repeat(900);
-    let told = refusal(&session, &doubling(9, &format!("SELECT x{ones} AS x FROM PREV"), count)).await;
+    // A chain of sums is one function; of remainders it is as deep as it is long.
+    let deep = " % 7".repeat(900);
+    let told = refusal(&session, &doubling(9, &format!("SELECT x{deep} AS x FROM PREV"), count)).await;
     assert!(told.to_string().contains("more than 2000 deep"), "{told}");
     assert_eq!(csv(&session, &doubling(10, "SELECT x + x AS x FROM PREV WHERE x + x > 0", count)).await, "n\n6\n");
     // What is said again and again makes nothing larger.
@@ -360,10 +361,47 @@ async fn json_is_read_in_sql_and_comes_out_as_text() {
          FROM (SELECT {payload} AS p)"
     );
     assert_eq!(csv(&session, &sql).await, "id,amount,n,tags\npi_1,1200,1200,\"[\"\"a\"\",\"\"b\"\"]\"\n");
+    let compared = format!(
+        "SELECT count(*) AS n FROM (SELECT {payload} AS p) WHERE p->'data'->'object'->>'id' = 'pi_1' AND 'pi_1' = p->'data'->'object'->>'id'
+             AND p->'data'->'object'->>'id' || '!' LIKE 'pi__!' AND (p->'data'->'object'->>'amount')::BIGINT + 1 > 1200
+             AND p->'data'->'object'->>'id' IN ('pi_1') AND p->'data'->'nothing'->>'id' IS NULL"
+    );
+    assert_eq!(csv(&session, &compared).await, "n\n1\n");
     let answer = session.query(&sql).await.unwrap();
     let mut parquet = Vec::new();
     assert_eq!(output::write(answer, Format::Parquet, &mut parquet).await.unwrap(), 1);
     assert!(parquet.starts_with(b"PAR1"));
+}
+
+#[tokio::test]
+async fn whole_numbers_are_reckoned_with_and_never_wrap() {
+    let (_engine, session, _dir) = limited(None, None);
+    let rows =
+        "(VALUES (9223372036854775807, CAST(2 AS INT)), (-5, CAST(3 AS INT)), (NULL, CAST(7 AS INT))) AS t (x, n)";
+    let fine = format!(
+        "SELECT x - 1, n + n * 2, x + NULL AS nothing, n * 1.5 AS part, 2 - n AS back, 1 + 2 * 3 AS lone
+         FROM {rows} WHERE x * 2 - 1 < 0 OR x IS NULL ORDER BY n - 1"
+    );
+    let told = refusal(&session, &fine).await;
+    assert!(told.kind == Kind::User && told.message.contains("a result of * is too large"), "{told:?}");
+    let fine = fine.replace("x * 2 - 1 < 0", "x + 1 - 1 = -5").replace("9223372036854775807", "9223372036854775806");
+    let wanted = "t.x - Int64(1),t.n + t.n * Int64(2),nothing,part,back,lone\n-6,9,,4.5,-1,7\n,21,,10.5,-5,7\n";
+    assert_eq!(csv(&session, &fine).await, wanted);
+    for (too_large, operator) in [
+        (format!("SELECT x + 1 FROM {rows}"), "+"),
+        (format!("SELECT x FROM {rows} WHERE -x - 2 < 0 AND -2 - x < 0"), "-"),
+        (format!("SELECT n * CAST(2000000000 AS INT) FROM {rows}"), "*"),
+        ("SELECT 9223372036854775807 + 1".to_owned(), "+"),
+        (format!("SELECT n, max(x) * 2 FROM {rows} GROUP BY n"), "*"),
+    ] {
+        let told = refusal(&session, &too_large).await;
+        let says = format!("a result of {operator} is too large");
+        assert!(told.kind == Kind::User && told.message.contains(&says), "{too_large}: {told:?}");
+    }
+    assert_eq!(
+        csv(&session, "SELECT CAST(9223372036854775807 AS DECIMAL(38, 0)) + 1 AS room").await,
+        "room\n9223372036854775808\n"
+    );
 }
 
 #[tokio::test]

@@ -48,6 +48,14 @@ fn discounted(at: i64, of_item: &[&str], of_all: &[&str]) -> Stamped {
     state
 }
 
+/// The same at a price of which events say no more than its name.
+fn in_tiers(mut state: Stamped) -> Stamped {
+    if let Row::SubscriptionState(row) = &mut state.row {
+        row.items = row.items.replace("\"unit_amount\":1000", "\"price_id\":\"price_tiered\"");
+    }
+    state
+}
+
 #[tokio::test]
 async fn discounts_that_are_only_named_lower_what_every_moment_brought() {
     let coupon = |id: &str, fields: Value| {
@@ -83,6 +91,8 @@ async fn discounts_that_are_only_named_lower_what_every_moment_brought() {
         discounted(5 * DAY, &[], &["di_third", "di_lost"]),
         discounted(6 * DAY, &["di_9"], &[]),
         discounted(7 * DAY, &["di_yen"], &["di_empty"]),
+        in_tiers(discounted(8 * DAY, &["di_third"], &[])),
+        in_tiers(discounted(9 * DAY, &[], &[])),
     ];
     let tables = Memory::default()
         .with_rows("core.subscription_states", Table::SubscriptionStates, states)
@@ -93,18 +103,19 @@ async fn discounts_that_are_only_named_lower_what_every_moment_brought() {
         &[
             (
                 "SELECT mrr_micros, mrr_is_known FROM core.subscription_states ORDER BY at",
-                "6670000,true 3670000,true 6670000,true 6670000,false 10000000,false 10000000,false",
+                "6670000,true 3670000,true 6670000,true 6670000,false 10000000,false 10000000,false 0,false 0,false",
             ),
             (
                 "SELECT mrr_micros, mrr_is_known FROM core.subscription_intervals ORDER BY valid_from",
-                "6670000,true 3670000,true 6670000,true 6670000,false 10000000,false 10000000,false",
+                "6670000,true 3670000,true 6670000,true 6670000,false 10000000,false 10000000,false 0,false 0,false",
             ),
             (
                 "SELECT kind, amount_micros FROM core.mrr_movements ORDER BY date",
-                "new,6670000 contraction,3000000 expansion,3000000 expansion,3330000",
+                "new,6670000 contraction,3000000 expansion,3000000 expansion,3330000 churn,10000000",
             ),
             (
-                "SELECT subscription_state_id FROM core.subscription_states WHERE at > to_timestamp(600000)",
+                "SELECT subscription_state_id FROM core.subscription_states WHERE at > to_timestamp(600000)
+                 AND at < to_timestamp(650000)",
                 "sub_1:604800",
             ),
         ],

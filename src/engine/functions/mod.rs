@@ -3,6 +3,7 @@
 //! A function never guesses: text that is no phone, address or known code gives NULL or `unknown` as documented, and
 //! what can only be a mistake in the query is an error that says so.
 
+mod checked_arithmetic;
 mod checked_sum;
 mod funnel;
 mod fx;
@@ -29,9 +30,10 @@ use crate::base::{Currency, Micros, Pseudonymizer, fx::Rates};
 pub(super) fn register_shared(state: &mut SessionState) -> Result<()> {
     guarded::register(state)?;
     checked_sum::register(state)?;
+    checked_arithmetic::register(state)?;
     datafusion_functions_json::register_all(state)?;
     state.register_udf(ScalarUDF::from(money::MoneyMajor::new()).into())?;
-    state.register_udf(ScalarUDF::from(recurring::DiscountsNamed::new()).into())?;
+    state.register_udf(ScalarUDF::from(recurring::TermsNamed::new()).into())?;
     for with in [recurring::With::items(), recurring::With::discounts()] {
         state.register_udf(ScalarUDF::from(with).into())?;
     }

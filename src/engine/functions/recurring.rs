@@ -1,4 +1,4 @@
-//! What a subscription brings ([`recurring`]), once the discounts that its events only name are known: `discounts_named`,
+//! What a subscription brings ([`recurring`]), once the discounts that its events only name are known: `terms_named`,
 //! `items_with`, `discounts_with`, `mrr_micros`.
 
 use std::{
@@ -27,22 +27,23 @@ use crate::base::{
     recurring::{self, Discount, Item},
 };
 
-/// `discounts_named(items Utf8, discounts Utf8) -> List<Utf8>`: the ids of the discounts that the JSON texts of a subscription
-/// name without saying what they take off. An error where a text is none of `core.subscriptions`.
+/// `terms_named(items Utf8, discounts Utf8) -> List<Utf8>`: the ids of the discounts that the JSON texts of a subscription name
+/// without saying what they take off, and of the prices of which they do not say what they are. An error where a text is none of
+/// `core.subscriptions`.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct DiscountsNamed {
+pub(super) struct TermsNamed {
     signature: Signature,
 }
 
-impl DiscountsNamed {
-    pub fn new() -> DiscountsNamed {
-        DiscountsNamed { signature: Signature::exact(vec![DataType::Utf8; 2], Volatility::Immutable) }
+impl TermsNamed {
+    pub fn new() -> TermsNamed {
+        TermsNamed { signature: Signature::exact(vec![DataType::Utf8; 2], Volatility::Immutable) }
     }
 }
 
-impl ScalarUDFImpl for DiscountsNamed {
+impl ScalarUDFImpl for TermsNamed {
     fn name(&self) -> &str {
-        "discounts_named"
+        "terms_named"
     }
 
     fn signature(&self) -> &Signature {
@@ -58,7 +59,8 @@ impl ScalarUDFImpl for DiscountsNamed {
         let mut named = ListBuilder::new(StringBuilder::new());
         for row in 0..items.len() {
             let sold = Sold::of(self.name(), items.as_string(), discounts.as_string(), row)?;
-            named.append_value(recurring::unknown(&sold.items, &sold.discounts).map(|discount| discount.id.clone()));
+            let discounts = recurring::unknown(&sold.items, &sold.discounts).map(|discount| discount.id.clone());
+            named.append_value(discounts.chain(recurring::unpriced(&sold.items).map(|item| item.price_id.clone())));
         }
         Ok(ColumnarValue::Array(Arc::new(named.finish())))
     }
@@ -153,7 +155,7 @@ impl ScalarUDFImpl for With {
 }
 
 /// `mrr_micros(currency Utf8, items Utf8, discounts Utf8, at Timestamp) -> Int64`: what a subscription brings a month at `at`, in
-/// millionths of a major unit. A discount that is only named takes nothing off. 0 without a currency; NULL without a time; an
+/// millionths of a major unit. A discount that is only named takes nothing off, an item without a price brings nothing. 0 without a currency; NULL without a time; an
 /// error where the result does not fit.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct MrrMicros {

@@ -61,6 +61,25 @@ row! {
 }
 
 row! {
+    /// One row an event of a Klaviyo metric, whatever the metric.
+    MetricEvent {
+        event_id: String,
+        /// The metric's name, as `Placed Order`; null where the event named it by its id alone.
+        metric: Option<String>,
+        metric_id: Option<String>,
+        person_id: Option<PersonId>,
+        /// Minor units of `currency`; null where the event tells no currency of it.
+        value: Option<i64>,
+        currency: Option<Currency>,
+        campaign: Option<String>,
+        flow: Option<String>,
+        variant: Option<String>,
+        occurred_at: Micros,
+        source: String,
+    }
+}
+
+row! {
     /// One row a thing that happened to a message: sent, delivered, opened, …
     MessageEvent {
         event_id: String,

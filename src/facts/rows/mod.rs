@@ -145,6 +145,7 @@ rows! {
     FxRates: FxRate,
     Coupons: Coupon,
     Discounts: Discount,
+    MetricEvents: MetricEvent,
 }
 
 /// A row, the world it belongs to, and the last log offset that it is true to.

@@ -98,12 +98,14 @@ impl Shown<'_> {
 }
 
 impl Terms {
-    /// In millionths of a major unit; `None` where something is taken off of which the event does not say how much.
+    /// In millionths of a major unit; `None` where the event does not say what something costs, or what is taken off.
     pub fn mrr_micros(&self, event: &Event, at: Micros) -> Result<Option<i64>, DecodeError> {
         let Some(currency) = self.currency else { return Ok(Some(0)) };
         let micros = recurring::mrr_micros(currency, &self.items, &self.discounts, at)
             .map_err(|e| event.no_amount("data.object.items", e.to_string()))?;
-        Ok(recurring::unknown(&self.items, &self.discounts).next().is_none().then_some(micros))
+        let unsaid =
+            recurring::unknown(&self.items, &self.discounts).count() + recurring::unpriced(&self.items).count();
+        Ok((unsaid == 0).then_some(micros))
     }
 
     /// The discounts that the event only names are wanted: Stripe shows them within the subscription alone.

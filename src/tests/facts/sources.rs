@@ -45,7 +45,19 @@ fn what_klaviyo_says_of_a_message_is_a_row_of_its_person() {
         (cart.kind.as_str(), cart.cart_id.as_deref(), cart.value),
         ("checkout_started", Some("cart_1"), Some(1999))
     );
-    assert!(!read(Source::Klaviyo, "Fulfilled Order", &text).handled);
+}
+
+#[test]
+fn every_metric_counts_by_its_name_and_for_what_it_was_worth() {
+    let text = fixture("klaviyo_event.json");
+    let event = |metric: &str, text: &str| only!(read(Source::Klaviyo, metric, text).rows, MetricEvent);
+    let own = event("Joined the Club", &text);
+    assert_eq!((own.metric.as_deref(), own.metric_id.as_deref()), (Some("Joined the Club"), Some("Xy1")));
+    assert_eq!((own.value, own.currency.map(|c| c.to_string())), (Some(1999), Some("eur".to_owned())));
+    assert!(own.person_id.is_some());
+    // What is counted in points is no money, and still happened; what is not included has no name.
+    let points = event("metric:Xy1", &text.replace("\"EUR\"", "\"points\""));
+    assert_eq!((points.metric, points.metric_id.as_deref(), points.value), (None, Some("Xy1"), None));
 }
 
 #[test]
@@ -76,7 +88,7 @@ fn a_profile_says_what_was_agreed_to_and_what_must_not_be_written_to() {
     assert_eq!((attributes.timezone.as_deref(), attributes.locale.as_deref()), (Some("Europe/Paris"), Some("fr-FR")));
     // A country by its name is no code.
     assert_eq!(attributes.country, None);
-    assert!(attributes.phone_hash.is_some());
+    assert_eq!(attributes.phone.as_ref().map(|p| p.kind.as_str()), Some("mobile"));
 }
 
 #[test]
