@@ -7,18 +7,20 @@ WITH told AS (
         person_id,
         first_value(email_hash ORDER BY first_seen_at, kind, value_hash)
             FILTER (WHERE email_hash IS NOT NULL) AS email_hash,
-        last_value(
-            named_struct(
-                'hash', phone_e164_hash,
-                'type', phone_type,
-                'region', phone_region,
-                'carrier', phone_carrier,
-                'time_zones', phone_time_zones
-            )
-            ORDER BY last_seen_at, kind, value_hash
-        ) FILTER (WHERE phone_e164_hash IS NOT NULL) AS phone,
-        last_value(phone_problem ORDER BY last_seen_at, kind, value_hash)
-            FILTER (WHERE phone_e164_hash IS NOT NULL OR phone_problem IS NOT NULL) AS phone_problem,
+        last_value(phone_e164_hash ORDER BY phone_told_at, kind, value_hash)
+            FILTER (WHERE phone_e164_hash IS NOT NULL) AS phone_e164_hash,
+        last_value(phone_type ORDER BY phone_told_at, kind, value_hash)
+            FILTER (WHERE phone_e164_hash IS NOT NULL) AS phone_type,
+        last_value(phone_region ORDER BY phone_told_at, kind, value_hash)
+            FILTER (WHERE phone_e164_hash IS NOT NULL) AS phone_region,
+        last_value(phone_carrier ORDER BY phone_told_at, kind, value_hash)
+            FILTER (WHERE phone_e164_hash IS NOT NULL) AS phone_carrier,
+        last_value(phone_time_zones ORDER BY phone_told_at, kind, value_hash)
+            FILTER (WHERE phone_e164_hash IS NOT NULL) AS phone_time_zones,
+        max(phone_told_at) AS phone_told_at,
+        last_value(phone_problem ORDER BY phone_problem_at, kind, value_hash)
+            FILTER (WHERE phone_problem IS NOT NULL) AS phone_problem,
+        max(phone_problem_at) AS phone_problem_at,
         last_value(country ORDER BY last_seen_at, kind, value_hash)
             FILTER (WHERE country IS NOT NULL) AS country,
         last_value(locale ORDER BY last_seen_at, kind, value_hash)
@@ -37,12 +39,12 @@ WITH told AS (
 SELECT
     told.person_id,
     told.email_hash,
-    told.phone['hash'] AS phone_e164_hash,
-    told.phone['type'] AS phone_type,
-    told.phone['region'] AS phone_region,
-    told.phone['carrier'] AS phone_carrier,
-    told.phone['time_zones'] AS phone_time_zones,
-    told.phone_problem,
+    told.phone_e164_hash,
+    told.phone_type,
+    told.phone_region,
+    told.phone_carrier,
+    told.phone_time_zones,
+    CASE WHEN told.phone_told_at >= told.phone_problem_at THEN NULL ELSE told.phone_problem END AS phone_problem,
     told.country,
     told.locale,
     told.timezone,

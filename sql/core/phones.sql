@@ -1,5 +1,5 @@
 -- One row a phone that somebody was told to have last, and how many people are: a family shares one, and a shop's own or a
--- thief's goes with many. Nobody is taken for another because of it.
+-- thief's goes with many. Nobody is taken for another because of it. `told_at`: when it was last.
 SELECT
     phone_e164_hash,
     max(phone_type) AS type,
@@ -7,8 +7,7 @@ SELECT
     max(phone_carrier) AS carrier,
     max(phone_time_zones) AS time_zones,
     count(DISTINCT person_id) AS people,
-    min(first_seen_at) AS first_seen_at,
-    max(last_seen_at) AS last_seen_at,
+    max(phone_told_at) AS told_at,
     merchant_id,
     livemode
 FROM core.identities

@@ -3,10 +3,11 @@
 -- nothing says what an item costs, as of a price in tiers, and then it brings nothing. What brings nothing anyhow keeps its
 -- discounts as they were told.
 WITH named AS (
-    SELECT {key}, currency, merchant_id, livemode, unnest(terms_named(items, discounts)) AS discount_id
+    SELECT {key}, currency, merchant_id, livemode, unnest(terms_named(items, discounts)) AS term_id
     FROM stored.{table}
     WHERE mrr_micros IS NULL
 ),
+-- A price is among them so that it stays unknown.
 terms AS (
     SELECT
         named.{key},
@@ -15,7 +16,7 @@ terms AS (
         count(coalesce(coupons.percent_off, coupons.amount_off)) = count(*) AS are_known,
         array_agg(
             named_struct(
-                'id', named.discount_id,
+                'id', named.term_id,
                 'coupon_id', discounts.coupon_id,
                 'percent_off', coupons.percent_off,
                 'amount_off', coupons.amount_off,
@@ -25,7 +26,7 @@ terms AS (
         ) AS terms
     FROM named
     LEFT JOIN core.discounts AS discounts
-        ON discounts.discount_id = named.discount_id AND discounts.livemode = named.livemode
+        ON discounts.discount_id = named.term_id AND discounts.livemode = named.livemode
     -- An amount of another currency says nothing of this one's.
     LEFT JOIN core.coupons AS coupons
         ON coupons.coupon_id = discounts.coupon_id AND coupons.livemode = named.livemode

@@ -60,7 +60,8 @@ impl E164 {
     /// What the numbering plans tell of it.
     pub fn plan(&self) -> Plan {
         let number = parse(&self.0, None).ok();
-        let prefix = namba::parse(&self.0).ok();
+        // Its leading digits decide, and it takes no more than E.164 has.
+        let prefix = namba::parse(self.0.get(..=15).unwrap_or(&self.0)).ok();
         let zones = prefix.as_ref().and_then(namba::TimeZones::for_number);
         Plan {
             region: number.as_ref().and_then(region),
@@ -102,15 +103,20 @@ fn parse(text: &str, region: Option<&str>) -> Result<PhoneNumber, BadPhone> {
     if text.is_empty() {
         return Err(BadPhone::Empty);
     }
-    let region: Option<Region> = match region.map(str::trim).filter(|r| !r.is_empty()) {
-        Some(r) => Some(r.to_uppercase().parse().map_err(|_| BadPhone::UnknownRegion)?),
-        None => None,
-    };
-    if region.is_none() && !text.starts_with(['+', '\u{ff0b}']) {
-        return Err(BadPhone::NoRegion);
+    let given = region.map(str::trim).filter(|r| !r.is_empty());
+    let region = given.and_then(|r| r.to_uppercase().parse::<Region>().ok()).filter(|r| has_telephones(*r));
+    match PHONE_NUMBER_UTIL.parse(text, region) {
+        Ok(number) if number.is_valid() => Ok(number),
+        Ok(_) => Err(BadPhone::Invalid),
+        // Only a number with its country's code is one without a country.
+        Err(_) if region.is_none() && given.is_some() => Err(BadPhone::UnknownRegion),
+        Err(_) if region.is_none() && !text.contains(['+', '\u{ff0b}']) => Err(BadPhone::NoRegion),
+        Err(_) => Err(BadPhone::NotANumber),
     }
-    let number = PHONE_NUMBER_UTIL.parse(text, region).map_err(|_| BadPhone::NotANumber)?;
-    if number.is_valid() { Ok(number) } else { Err(BadPhone::Invalid) }
+}
+
+fn has_telephones(region: Region) -> bool {
+    PHONE_NUMBER_UTIL.get_country_code_for_region(region).is_some()
 }
 
 fn region(number: &PhoneNumber) -> Option<String> {
@@ -151,6 +157,8 @@ mod tests {
         let plan = E164::parse("+33 6 12 34 56 78", None).unwrap().plan();
         assert_eq!((plan.region.as_deref(), plan.kind), (Some("FR"), "mobile"));
         assert_eq!((plan.carrier.as_deref(), plan.time_zones), (Some("SFR"), vec!["Europe/Paris".to_owned()]));
+        let longer = E164::parse("+49 800 12345678909", None).unwrap().plan();
+        assert_eq!((longer.kind, longer.time_zones.len()), ("toll_free", 1));
         // Fixed lines of Italy keep their zero; +800 is of no country.
         assert_eq!(E164::parse("02 1234 5678", Some("IT")).unwrap().plan().kind, "fixed_line");
         let nowhere = E164::parse("+800 1234 5678", None).unwrap().plan();
@@ -175,7 +183,12 @@ mod tests {
         assert_eq!(E164::parse("  ", None), Err(BadPhone::Empty));
         assert_eq!(E164::parse("+1 555", None), Err(BadPhone::Invalid));
         assert_eq!(E164::parse("call me", Some("US")), Err(BadPhone::NotANumber));
-        assert_eq!(E164::parse("5", Some("Atlantis")), Err(BadPhone::UnknownRegion));
+        for odd in ["Atlantis", "ZZ", "UK"] {
+            assert_eq!(E164::parse("020 7946 0958", Some(odd)), Err(BadPhone::UnknownRegion));
+            assert_eq!(E164::parse("+44 20 7946 0958", Some(odd)).unwrap().as_str(), "+442079460958");
+        }
+        assert_eq!(E164::parse("tel:+44-20-7946-0958", None).unwrap().as_str(), "+442079460958");
+        assert_eq!(E164::parse("\u{202a}+44 20 7946 0958\u{202c}", None).unwrap().as_str(), "+442079460958");
     }
 
     #[test]

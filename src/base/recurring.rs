@@ -108,13 +108,17 @@ impl Item {
         if self.is_metered() {
             return Some(0);
         }
-        let whole = self.unit_amount.map(|a| i128::from(a) * ONE);
-        let unit = whole.or_else(|| scaled(self.unit_amount_decimal.as_deref()?, PLACES)).unwrap_or(0);
-        unit.checked_mul(self.sold()).and_then(|amount| self.a_month(amount))
+        self.unit().unwrap_or(0).checked_mul(self.sold()).and_then(|amount| self.a_month(amount))
     }
 
     fn is_priced(&self) -> bool {
-        self.is_metered() || self.quantity == 0 || self.unit_amount.is_some() || self.unit_amount_decimal.is_some()
+        self.is_metered() || self.quantity == 0 || self.unit().is_some()
+    }
+
+    /// What one costs, in `ONE`ths of a minor unit.
+    fn unit(&self) -> Option<i128> {
+        let whole = self.unit_amount.map(|a| i128::from(a) * ONE);
+        whole.or_else(|| scaled(self.unit_amount_decimal.as_deref()?, PLACES))
     }
 
     fn is_metered(&self) -> bool {

@@ -137,6 +137,10 @@ fn a_wrong_value_says_what_was_wanted() {
             "shop.toml:2: people.shared_addresses: an address, or a domain as @shop.example, is wanted, not \"support\"",
         ),
         (
+            "[people]\ndefault_region = \"UK\"",
+            "shop.toml:2: people.default_region: a two-letter country code is wanted, as GB, not \"UK\"",
+        ),
+        (
             "[people]\ndefault_region = \"Atlantis\"",
             "shop.toml:2: people.default_region: a two-letter country code is wanted, as GB, not \"ATLANTIS\"",
         ),

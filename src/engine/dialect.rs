@@ -1,7 +1,7 @@
 //! How SQL is written: sqlparser's general dialect, but for the JSON operators, which bind tighter than a comparison.
 //!
-//! In the general dialect `payload->>'type' = 'x'` is `payload->>('type' = 'x')`. What it says of statements that only read is
-//! said here as well; it is asked for each, so an upgrade changes both.
+//! In the general dialect `payload->>'type' = 'x'` is `payload->>('type' = 'x')`. Whatever that one says of what a statement that
+//! only reads may hold is asked of it.
 
 use std::any::TypeId;
 
@@ -51,6 +51,7 @@ impl Dialect for Ours {
     }
 
     general! {
+        supports_data_type_signed_suffix,
         supports_unicode_string_literal,
         supports_partition_by_after_order_by,
         supports_array_join_syntax,

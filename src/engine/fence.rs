@@ -10,7 +10,10 @@ use datafusion::{
     sql::{
         parser::{DFParserBuilder, Statement},
         resolve::resolve_table_references,
-        sqlparser::{ast::Statement as Ast, tokenizer::Tokenizer},
+        sqlparser::{
+            ast::Statement as Ast,
+            tokenizer::{Token, Tokenizer},
+        },
     },
 };
 
@@ -18,7 +21,7 @@ use super::{
     CATALOG, DEFAULT_SCHEMA, depth,
     dialect::Ours,
     error::{SqlError, explain, parser_error},
-    expansion, nesting,
+    expansion, json, nesting,
 };
 
 /// Longest query text, bytes. A generated list of ids fits; a whole table does not belong in a query.
@@ -34,6 +37,11 @@ pub(super) fn parse(sql: &str) -> Result<Statement, SqlError> {
     }
     let tokens = Tokenizer::new(&Ours, sql).tokenize_with_location().map_err(|e| parser_error(&e.to_string()))?;
     depth::check(&tokens)?;
+    // They would be taken for -> and ->> of one field, of a name in braces.
+    if let Some(path) = tokens.iter().find(|t| matches!(t.token, Token::HashArrow | Token::HashLongArrow)) {
+        let told = SqlError::user(format!("{} is not known here: write payload->'data'->>'id'", path.token));
+        return Err(told.at(path.span.start.line, path.span.start.column));
+    }
     let mut statements = DFParserBuilder::new(sql)
         .with_dialect(&Ours)
         .with_recursion_limit(MAX_NESTING)
@@ -74,6 +82,7 @@ pub(super) fn verify(plan: &LogicalPlan) -> Result<(), SqlError> {
         .with_allow_statements(false)
         .verify_plan(plan)
         .map_err(|_| refused("this statement"))?;
+    json::check(plan)?;
     expansion::check(plan)
 }
 

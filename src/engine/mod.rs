@@ -13,6 +13,7 @@ mod error;
 mod expansion;
 mod fence;
 mod functions;
+mod json;
 mod nesting;
 mod operators;
 pub mod output;

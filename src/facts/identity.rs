@@ -154,16 +154,19 @@ impl Node {
         later(&mut self.currency, other.currency);
     }
 
-    /// Why the phone that was told last is none; `None` where a valid one was told since, or with it.
-    fn phone_problem(&self) -> Option<String> {
-        let (at, problem) = self.phone_problem.as_ref()?;
-        let mended = self.phone.as_ref().is_some_and(|(valid, _)| valid >= at);
-        (!mended).then(|| problem.clone())
+    /// When and why the phone that was told last is none; `None` where a valid one was told since, or with it.
+    fn phone_problem(&self) -> Last<String> {
+        let mended = |at: &Micros| self.phone.as_ref().is_some_and(|(valid, _)| valid >= at);
+        self.phone_problem.clone().filter(|(at, _)| !mended(at))
     }
 }
 
 fn later<T: Ord>(mine: &mut Last<T>, theirs: Last<T>) {
     *mine = mine.take().max(theirs);
+}
+
+fn time<T>(told: &Last<T>) -> Option<Micros> {
+    told.as_ref().map(|(at, _)| *at)
 }
 
 fn value<T: Clone>(told: &Last<T>) -> Option<T> {
@@ -343,7 +346,7 @@ impl Sets {
 }
 
 fn identity_row(node: &Node) -> Identity {
-    let phone = value(&node.phone);
+    let (phone, problem) = (value(&node.phone), node.phone_problem());
     Identity {
         identity_id: node.identifier.id(),
         kind: node.identifier.kind.as_str().to_owned(),
@@ -355,7 +358,9 @@ fn identity_row(node: &Node) -> Identity {
         phone_region: phone.as_ref().and_then(|p| p.region.clone()),
         phone_carrier: phone.as_ref().and_then(|p| p.carrier.clone()),
         phone_time_zones: phone.and_then(|p| p.time_zones),
-        phone_problem: node.phone_problem(),
+        phone_told_at: time(&node.phone),
+        phone_problem: value(&problem),
+        phone_problem_at: time(&problem),
         country: value(&node.country),
         locale: value(&node.locale),
         timezone: value(&node.timezone),

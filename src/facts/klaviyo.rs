@@ -119,9 +119,9 @@ object! {
 
 pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
     let document: Document = event.read()?;
-    match (event.kind(), event.envelope.object_type.as_deref()) {
-        ("profile.updated", _) => profile(event, &document),
-        (_, None | Some("event")) => metric(event, &document)?,
+    match event.envelope.object_type.as_deref() {
+        Some("profile") => profile(event, &document),
+        Some("event") => metric(event, &document)?,
         // A resource of a kind that is not known here.
         _ => return Ok(()),
     }
@@ -222,8 +222,8 @@ fn metric_event(
     let currency = properties.and_then(|p| p.currency.get().or(p.currency_code.get()));
     let currency = currency.and_then(|code| Currency::parse(code).ok());
     let value = properties.and_then(|p| p.value).zip(currency);
-    // An envelope names a metric that it knows only the id of by that.
-    let unnamed = event.kind() == "event" || event.kind().starts_with("metric:");
+    // An envelope names a metric that it knows only the id of by that, or by the topic of the webhook.
+    let unnamed = event.kind() == "event" || ["metric:", "event:"].iter().any(|other| event.kind().starts_with(other));
     MetricEvent {
         event_id: event.envelope.event_id.clone(),
         metric: (!unnamed).then(|| event.kind().to_owned()),

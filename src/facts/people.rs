@@ -34,12 +34,7 @@ impl Phones {
         if let Some(known) = self.lock().get(&key) {
             return known;
         }
-        // Of a country without telephones, or of none, only a number with its country's code is one.
-        let number = match E164::parse(text, region) {
-            Err(BadPhone::UnknownRegion) => E164::parse(text, None),
-            number => number,
-        };
-        let judged = number.map(|number| {
+        let judged = E164::parse(text, region).map(|number| {
             let phone = told(names, &number);
             (number, phone)
         });
@@ -53,7 +48,7 @@ impl Phones {
 }
 
 impl Generations {
-    /// Of one generation: some megabytes.
+    /// Of one generation: some 20 MB.
     const MOST: usize = 50_000;
 
     fn get(&mut self, key: &str) -> Option<Judged> {

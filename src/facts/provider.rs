@@ -99,7 +99,7 @@ fn fate(status: &str) -> Option<Fate> {
 /// Whether a text to us is one of the words that end or begin again.
 fn answer(callback: &Callback) -> Option<Said> {
     // A sender on another channel than SMS is `whatsapp:+44…`, and its words are on that channel.
-    let phone = E164::parse(callback.from.get()?, None).ok()?;
+    let phone = E164::parse(callback.from.get().filter(|from| from.starts_with('+'))?, None).ok()?;
     let letters: String = callback.body.get().unwrap_or_default().chars().filter(|c| c.is_alphabetic()).collect();
     let word = callback.opt_out_type.get().unwrap_or(&letters).to_uppercase();
     match word.as_str() {

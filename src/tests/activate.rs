@@ -187,6 +187,22 @@ async fn a_merge_of_two_people_reminds_nobody_again() {
 }
 
 #[tokio::test]
+async fn no_text_goes_to_a_fixed_line() {
+    let provider = Provider::start().await;
+    let mut shop = Shop::new(&provider);
+    let ann = shop.person("ann", "+442079460958");
+    shop.agrees(&ann, "sms");
+    let now = at(NOW);
+    shop.cart(&ann, "c1", now.plus(-HOUR));
+    let run = shop.open(now).await;
+    run.evaluate(now).await;
+    run.dispatch(now).await;
+    assert_eq!(provider.sent().len(), 0);
+    let why = "the phone takes no texts: it is of the kind fixed line";
+    assert_eq!(run.message_about("c1").reason.as_deref(), Some(why));
+}
+
+#[tokio::test]
 async fn two_people_who_share_a_phone_get_one_text_in_the_caps_window() {
     let provider = Provider::start().await;
     let mut shop = Shop::new(&provider);

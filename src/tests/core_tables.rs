@@ -107,13 +107,15 @@ async fn a_metric_is_counted_under_its_name_also_where_an_event_says_only_its_id
         event(2, None, Some("P"), "per_b"),
         event(3, Some("Placed Order"), None, "per_b"),
         event(4, None, Some("Q"), "per_a"),
-        event(5, None, Some("R"), "per_a"),
+        event(5, Some("Zeta"), Some("R"), "per_a"),
+        event(6, Some("Alpha"), Some("R"), "per_a"),
+        event(7, None, Some("R"), "per_a"),
     ];
     answers(
         Memory::default().with_rows("core.metric_events", Table::MetricEvents, events),
         &[(
-            "SELECT metric, metric_id, events, people FROM core.metrics ORDER BY metric, metric_id",
-            "Placed Order,P,3,2 ,Q,1,1 ,R,1,1",
+            "SELECT metric, metric_id, events, people FROM core.metrics ORDER BY metric_id, metric",
+            "Placed Order,P,2,2 ,Q,1,1 Alpha,R,3,1 Placed Order,,1,1",
         )],
     )
     .await;

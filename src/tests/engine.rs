@@ -374,6 +374,34 @@ async fn json_is_read_in_sql_and_comes_out_as_text() {
 }
 
 #[tokio::test]
+async fn json_is_no_number_and_has_no_order() {
+    let (_engine, session, _dir) = limited(None, None);
+    let rows = r#"(VALUES ('{"a":9.5,"b":"x"}'), ('{"a":10,"b":"y"}'), ('{"a":8}')) AS t (p)"#;
+    for misused in [
+        "SELECT p FROM t WHERE p->'a' > 9",
+        "SELECT p FROM t WHERE 9.0 <= p->'a'",
+        "SELECT CASE WHEN p->'a' = 9.5 THEN 1 END FROM t",
+        "SELECT p FROM t WHERE p->'a' BETWEEN 1 AND 9",
+        "SELECT p FROM t WHERE p->'a' NOT IN (9.5, 10)",
+        "SELECT t.p FROM t JOIN (SELECT p AS q FROM t) AS u ON p->'a' = q->'a'",
+        "SELECT p FROM t ORDER BY p->'a' DESC LIMIT 1",
+        "SELECT x FROM (SELECT p->'a' AS x FROM t) ORDER BY x",
+        "SELECT row_number() OVER (ORDER BY p->'a') FROM t",
+        "SELECT (SELECT count(*) FROM t WHERE p->'a' > 9) AS n",
+    ] {
+        let told = refusal(&session, &misused.replace(" FROM t", &format!(" FROM {rows}"))).await;
+        assert!(told.kind == Kind::User && told.message.starts_with("-> gives JSON"), "{misused}: {told:?}");
+    }
+    let asked = format!(
+        "SELECT p->>'b' AS b FROM {rows} WHERE (p->>'a')::DOUBLE > 9 AND (p->'b' = 'x' OR p->'b' IN ('y')) AND p->'a' IS NOT NULL
+         ORDER BY CAST(p->>'a' AS DOUBLE)"
+    );
+    assert_eq!(csv(&session, &asked).await, "b\nx\ny\n");
+    let told = refusal(&session, &format!("SELECT p #>> '{{a}}' FROM {rows}")).await;
+    assert!(told.kind == Kind::User && told.message.contains("payload->'data'->>'id'"), "{told:?}");
+}
+
+#[tokio::test]
 async fn whole_numbers_are_reckoned_with_and_never_wrap() {
     let (_engine, session, _dir) = limited(None, None);
     let rows =
@@ -383,7 +411,7 @@ async fn whole_numbers_are_reckoned_with_and_never_wrap() {
          FROM {rows} WHERE x * 2 - 1 < 0 OR x IS NULL ORDER BY n - 1"
     );
     let told = refusal(&session, &fine).await;
-    assert!(told.kind == Kind::User && told.message.contains("a result of * is too large"), "{told:?}");
+    assert!(told.kind == Kind::User && told.message.contains("a result of * does not fit"), "{told:?}");
     let fine = fine.replace("x * 2 - 1 < 0", "x + 1 - 1 = -5").replace("9223372036854775807", "9223372036854775806");
     let wanted = "t.x - Int64(1),t.n + t.n * Int64(2),nothing,part,back,lone\n-6,9,,4.5,-1,7\n,21,,10.5,-5,7\n";
     assert_eq!(csv(&session, &fine).await, wanted);
@@ -395,9 +423,16 @@ async fn whole_numbers_are_reckoned_with_and_never_wrap() {
         (format!("SELECT n, max(x) * 2 FROM {rows} GROUP BY n"), "*"),
     ] {
         let told = refusal(&session, &too_large).await;
-        let says = format!("a result of {operator} is too large");
+        let says = format!("a result of {operator} does not fit");
         assert!(told.kind == Kind::User && told.message.contains(&says), "{too_large}: {told:?}");
     }
+    let grouped = format!(
+        "SELECT n - 1 + 1 AS a, n * 2 * 2 AS b FROM {rows} GROUP BY n - 1, n * 2 HAVING n - 1 + 1 > 2 ORDER BY n - 1 - 1"
+    );
+    assert_eq!(csv(&session, &grouped).await, "a,b\n3,12\n7,28\n");
+    // Ranks are unsigned, and what lies between two of them is not.
+    let ranks = format!("SELECT row_number() OVER (ORDER BY n) - row_number() OVER (ORDER BY n DESC) AS d FROM {rows}");
+    assert_eq!(csv(&session, &format!("{ranks} ORDER BY d")).await, "d\n-2\n0\n2\n");
     assert_eq!(
         csv(&session, "SELECT CAST(9223372036854775807 AS DECIMAL(38, 0)) + 1 AS room").await,
         "room\n9223372036854775808\n"
@@ -411,6 +446,13 @@ async fn a_sum_that_does_not_fit_is_told_and_never_wraps() {
     assert_eq!(
         csv(&session, &format!("SELECT sum(x) AS s FROM {rows} WHERE k = 'a'")).await,
         "s\n9223372036854775806\n"
+    );
+    let unsigned = "(VALUES (CAST(18446744073709551615 AS BIGINT UNSIGNED)), (CAST(1 AS BIGINT UNSIGNED))) AS t (x)";
+    let told = refusal(&session, &format!("SELECT sum(x) FROM {unsigned}")).await;
+    assert!(told.kind == Kind::User && told.message.contains("beyond 2^64-1"), "{told:?}");
+    assert_eq!(
+        csv(&session, &format!("SELECT sum(x) AS s FROM {unsigned} WHERE x > 1")).await,
+        "s\n18446744073709551615\n"
     );
     // On the way it may be larger than its end.
     let back = format!("SELECT sum(x) AS s FROM (SELECT x FROM {rows} UNION ALL SELECT -9223372036854775807)");

@@ -1,7 +1,8 @@
-//! `+`, `-` and `*` of whole numbers that say when the result does not fit: the engine's own wrap around.
+//! `+`, `-` and `*` between whole numbers that say when the result does not fit: the engine's own wrap around.
 //!
-//! An expression planner puts a function in the place of the operators: one for a whole chain of them, so that a long sum is no
-//! deep expression. Its column keeps the name that the operators would give it.
+//! An expression planner puts a function in the place of each operator; its column keeps the name that the operator would give
+//! it. From the tens of them in a row one function does the rest, so that a long sum is no deep expression, whose type takes time
+//! quadratic to its depth to find out.
 
 use std::sync::Arc;
 
@@ -23,6 +24,9 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
     state.register_expr_planner(Arc::new(CheckedArithmetic))
 }
 
+/// So many are nested, one operator each, in which a GROUP BY finds its parts again.
+const NESTED: usize = 30;
+
 #[derive(Debug)]
 struct CheckedArithmetic;
 
@@ -36,6 +40,10 @@ impl ExprPlanner for CheckedArithmetic {
         };
         let Some(kind) = whole(&expr, operator, schema) else { return Ok(PlannerResult::Original(expr)) };
         let RawBinaryExpr { left, right, .. } = expr;
+        let nested = match &left {
+            Expr::ScalarFunction(call) => chain(&call.func).map_or(0, |chain| chain.nested + 1),
+            _ => 0,
+        };
         let (mut operators, mut operands) = match left {
             Expr::ScalarFunction(call) if chain(&call.func).is_some_and(|chain| chain.goes_on_with(operator)) => {
                 (chain(&call.func).map(|chain| chain.operators.clone()).unwrap_or_default(), call.args)
@@ -44,11 +52,12 @@ impl ExprPlanner for CheckedArithmetic {
         };
         operators.push(operator);
         operands.push(right);
-        Ok(PlannerResult::Planned(ScalarUDF::from(Chain::new(operators, kind)).call(operands)))
+        let chain = Chain::new(operators, kind, nested.min(NESTED));
+        Ok(PlannerResult::Planned(ScalarUDF::from(chain).call(operands)))
     }
 }
 
-/// The type of the result, where it is a whole number. What has no type here, the engine's own planning tells of; of a signed
+/// The type of the result, where it is a whole number; of a difference a signed one, be the sides signed or not. What has no type here, the engine's own planning tells of; of a signed
 /// and an unsigned number of 64 bits it is a decimal.
 fn whole(expr: &RawBinaryExpr, operator: Operator, schema: &DFSchema) -> Option<DataType> {
     let kind = |side: &Expr| match side {
@@ -60,6 +69,9 @@ fn whole(expr: &RawBinaryExpr, operator: Operator, schema: &DFSchema) -> Option<
         return None;
     }
     let result = BinaryTypeCoercer::new(&left, &operator, &right).get_result_type().ok()?;
+    if operator == Operator::Minus && result.is_unsigned_integer() {
+        return Some(DataType::Int64);
+    }
     result.is_integer().then_some(result)
 }
 
@@ -73,24 +85,32 @@ struct Chain {
     /// Between the operands.
     operators: Vec<Operator>,
     kind: DataType,
+    /// How many are one inside the other on its left side; no more than [`NESTED`] are counted.
+    nested: usize,
     signature: Signature,
 }
 
 impl Chain {
-    fn new(operators: Vec<Operator>, kind: DataType) -> Chain {
-        Chain { operators, kind, signature: Signature::user_defined(Volatility::Immutable) }
+    fn new(operators: Vec<Operator>, kind: DataType, nested: usize) -> Chain {
+        Chain { operators, kind, nested, signature: Signature::user_defined(Volatility::Immutable) }
     }
 
-    /// Products are chains of their own.
+    /// Whether it takes one more in; products are chains of their own.
     fn goes_on_with(&self, operator: Operator) -> bool {
         let multiplies = |operator: &Operator| *operator == Operator::Multiply;
-        self.operators.iter().all(|known| multiplies(known) == multiplies(&operator))
+        self.nested == NESTED && self.operators.iter().all(|known| multiplies(known) == multiplies(&operator))
     }
 }
 
 impl ScalarUDFImpl for Chain {
+    /// As plans show it.
     fn name(&self) -> &str {
-        "checked_arithmetic"
+        match self.operators[..] {
+            [Operator::Plus] => "checked_add",
+            [Operator::Minus] => "checked_subtract",
+            [Operator::Multiply] => "checked_multiply",
+            _ => "checked_arithmetic",
+        }
     }
 
     fn schema_name(&self, operands: &[Expr]) -> Result<String> {
@@ -145,7 +165,7 @@ fn apply(operator: Operator, left: &ColumnarValue, right: &ColumnarValue, rows: 
     };
     result.map_err(|error| match error {
         ArrowError::ArithmeticOverflow(_) => exec_datafusion_err!(
-            "a result of {operator} is too large for its type: CAST a side AS DECIMAL(38, 0), which has room for it"
+            "a result of {operator} does not fit its type: CAST a side AS BIGINT or DECIMAL(38, 0), which have more room"
         ),
         other => DataFusionError::from(other),
     })

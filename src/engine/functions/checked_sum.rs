@@ -1,4 +1,4 @@
-//! `sum` of signed whole numbers that says when the total does not fit: the engine's own wraps around at 2^63.
+//! `sum` of whole numbers that says when the total does not fit: the engine's own wraps around.
 //!
 //! The engine adds decimals of 38 digits in 128 bits, which no table is long enough to overflow. So whole numbers are added
 //! as such, and the total is brought back to 64 bits or told to be too large.
@@ -76,9 +76,9 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        let whole = is_whole(&args.return_field);
+        let total = Arc::clone(&args.return_field);
         let made = as_decimals(args, |args| self.inner.inner().create_groups_accumulator(args))?;
-        Ok(if whole { Box::new(Narrowed(made)) } else { made })
+        Ok(if is_whole(&total) { Box::new(Narrowed(made, total.data_type().clone())) } else { made })
     }
 
     // The engine's shortcuts, `simplify_expr_op_literal` and `value_from_stats`, are left out: they multiply and add without
@@ -107,14 +107,14 @@ impl CheckedSum {
         args: AccumulatorArgs,
         make: impl FnOnce(&dyn AggregateUDFImpl, AccumulatorArgs) -> Result<Box<dyn Accumulator>>,
     ) -> Result<Box<dyn Accumulator>> {
-        let whole = is_whole(&args.return_field);
+        let total = Arc::clone(&args.return_field);
         let made = as_decimals(args, |args| make(self.inner.inner().as_ref(), args))?;
-        Ok(if whole { Box::new(Narrowed(made)) } else { made })
+        Ok(if is_whole(&total) { Box::new(Narrowed(made, total.data_type().clone())) } else { made })
     }
 }
 
 fn is_whole(total: &FieldRef) -> bool {
-    *total.data_type() == DataType::Int64
+    matches!(total.data_type(), DataType::Int64 | DataType::UInt64)
 }
 
 /// What `make` makes where whole numbers are given and returned as decimals.
@@ -134,16 +134,17 @@ fn widen(values: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
     Ok(values.iter().map(|array| cast(array, &WIDE)).collect::<Result<_, _>>()?)
 }
 
-fn narrow(totals: &ArrayRef) -> Result<ArrayRef> {
+fn narrow(totals: &ArrayRef, kind: &DataType) -> Result<ArrayRef> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(totals, &DataType::Int64, &strict).map_err(|_| {
-        exec_datafusion_err!("a sum is beyond 2^63-1: write sum(CAST(… AS DECIMAL(38, 0))), which has room for it")
+    cast_with_options(totals, kind, &strict).map_err(|_| {
+        let most = if *kind == DataType::Int64 { "2^63-1" } else { "2^64-1" };
+        exec_datafusion_err!("a sum is beyond {most}: write sum(CAST(… AS DECIMAL(38, 0))), which has room for it")
     })
 }
 
-/// An accumulator of decimals that is given whole numbers, and asked for them.
+/// An accumulator of decimals that is given whole numbers, and asked for such of the type beside it.
 #[derive(Debug)]
-struct Narrowed<A>(A);
+struct Narrowed<A>(A, DataType);
 
 impl Accumulator for Narrowed<Box<dyn Accumulator>> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
@@ -167,7 +168,7 @@ impl Accumulator for Narrowed<Box<dyn Accumulator>> {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        ScalarValue::try_from_array(&narrow(&self.0.evaluate()?.to_array()?)?, 0)
+        ScalarValue::try_from_array(&narrow(&self.0.evaluate()?.to_array()?, &self.1)?, 0)
     }
 
     fn size(&self) -> usize {
@@ -199,7 +200,7 @@ impl GroupsAccumulator for Narrowed<Box<dyn GroupsAccumulator>> {
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        narrow(&self.0.evaluate(emit_to)?)
+        narrow(&self.0.evaluate(emit_to)?, &self.1)
     }
 
     fn size(&self) -> usize {

@@ -28,8 +28,8 @@ use crate::base::{
 };
 
 /// `terms_named(items Utf8, discounts Utf8) -> List<Utf8>`: the ids of the discounts that the JSON texts of a subscription name
-/// without saying what they take off, and of the prices of which they do not say what they are. An error where a text is none of
-/// `core.subscriptions`.
+/// without saying what they take off, and of the prices of items without saying what these cost. An error where a text is none
+/// of `core.subscriptions`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct TermsNamed {
     signature: Signature,
@@ -155,8 +155,8 @@ impl ScalarUDFImpl for With {
 }
 
 /// `mrr_micros(currency Utf8, items Utf8, discounts Utf8, at Timestamp) -> Int64`: what a subscription brings a month at `at`, in
-/// millionths of a major unit. A discount that is only named takes nothing off, an item without a price brings nothing. 0 without a currency; NULL without a time; an
-/// error where the result does not fit.
+/// millionths of a major unit. A discount that is only named takes nothing off, an item without a price brings nothing.
+/// 0 without a currency; NULL without a time; an error where the result does not fit.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct MrrMicros {
     signature: Signature,

@@ -29,14 +29,15 @@ use crate::base::{
 pub(super) fn shared() -> Vec<TextFunction> {
     vec![
         // Of a number in E.164: its country, two letters.
-        TextFunction::new("phone_region", 1..=1, |args| plan(args)?.region),
+        TextFunction::new("phone_region", 1..=1, |args| E164::parse(args[0]?, None).ok()?.region()),
         // `mobile`, `fixed_line`, …
-        TextFunction::new("phone_type", 1..=1, |args| Some(plan(args)?.kind.to_owned())),
+        TextFunction::new("phone_type", 1..=1, |args| Some(E164::parse(args[0]?, None).ok()?.kind().to_owned())),
         // To whom its range was given first.
         TextFunction::new("phone_carrier", 1..=1, |args| plan(args)?.carrier),
         // A JSON list of IANA names: where numbers of its range are.
         TextFunction::new("phone_time_zones", 1..=1, |args| {
-            Some(serde_json::Value::from(plan(args)?.time_zones).to_string())
+            let zones = plan(args)?.time_zones;
+            (!zones.is_empty()).then(|| serde_json::Value::from(zones).to_string())
         }),
         // The kind of reason behind a decline code; `unknown` for a code that the table does not hold. The payment
         // method's type decides between a card's meaning and a local method's.

@@ -68,8 +68,8 @@ row! {
         person_id: Option<PersonId>,
         currency: Option<Currency>,
         /// What it brings a month while it is `active` or `past_due`, in millionths of a major unit: after discounts that
-        /// last, without tax and without what is metered. Stored as null where the event only names a discount; readers see
-        /// it with what is known of that by now (`sql/core/with_discounts.sql`).
+        /// last, without tax and without what is metered. Stored as null where the event only names a discount, or a price in
+        /// tiers; readers see it with what is known of that by now (`sql/core/with_discounts.sql`).
         mrr_micros: Option<i64>,
         items: String,
         discounts: Option<String>,

@@ -21,8 +21,11 @@ row! {
         phone_carrier: Option<String>,
         /// A JSON list of IANA names: where numbers of its range are.
         phone_time_zones: Option<String>,
+        /// When that phone was told last.
+        phone_told_at: Option<Micros>,
         /// Why the phone that was told last is none; null where a valid one was told since.
         phone_problem: Option<String>,
+        phone_problem_at: Option<Micros>,
         country: Option<String>,
         locale: Option<String>,
         timezone: Option<String>,

@@ -15,7 +15,12 @@ fn fixture(name: &str) -> String {
 }
 
 fn read(source: Source, event_type: &str, payload: &str) -> Decoded {
-    decoder().decode(&envelope(source, "e1", event_type, seconds(1_769_850_000), payload)).unwrap()
+    let mut envelope = envelope(source, "e1", event_type, seconds(1_769_850_000), payload);
+    if source == Source::Klaviyo {
+        let kind = if event_type == "profile.updated" { "profile" } else { "event" };
+        envelope.object_type = Some(kind.to_owned());
+    }
+    decoder().decode(&envelope).unwrap()
 }
 
 #[test]
