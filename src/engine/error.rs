@@ -305,10 +305,29 @@ fn unreadable(message: &str) -> SqlError {
 /// The message without the lines of advice and back trace that DataFusion adds, and without its prefixes.
 fn first_line(message: &str) -> String {
     let mut line = message.trim().lines().next().unwrap_or_default().trim_end_matches(['.', ':']);
-    for prefix in ["Error during planning: ", "Execution error: ", "Arrow error: ", "Cast error: ", "Parser error: "] {
+    for prefix in [
+        "Error during planning: ",
+        "Execution error: ",
+        "Arrow error: ",
+        "Error evaluating filter predicate: ",
+        "Cast error: ",
+        "Parser error: ",
+    ] {
         line = line.strip_prefix(prefix).unwrap_or(line);
     }
-    line.to_owned()
+    let line = written_out(line).unwrap_or_else(|| line.to_owned());
+    if line.starts_with("Cannot cast string") {
+        return format!("{line}: CAST it AS DOUBLE where it may have decimals, or TRY_CAST, which gives NULL");
+    }
+    line
+}
+
+/// What an error says that the engine wrote out as a program holds it, as `ArrowError(CastError("…"), Some(""))`.
+fn written_out(line: &str) -> Option<String> {
+    let (kind, rest) = line.split_once("(\"")?;
+    let is_error = kind.ends_with("Error") || kind.ends_with("Execution");
+    let (said, _) = rest.split_once("\")").filter(|_| is_error)?;
+    Some(said.replace("\\\"", "\""))
 }
 
 #[cfg(test)]

@@ -397,6 +397,9 @@ async fn json_is_no_number_and_has_no_order() {
          ORDER BY CAST(p->>'a' AS DOUBLE)"
     );
     assert_eq!(csv(&session, &asked).await, "b\nx\ny\n");
+    let told = refusal(&session, &format!("SELECT p FROM {rows} WHERE p->>'a' > 9")).await;
+    let says = "Cannot cast string '9.5' to value of Int64 type: CAST it AS DOUBLE";
+    assert!(told.kind == Kind::User && told.message.starts_with(says), "{told:?}");
     let told = refusal(&session, &format!("SELECT p #>> '{{a}}' FROM {rows}")).await;
     assert!(told.kind == Kind::User && told.message.contains("payload->'data'->>'id'"), "{told:?}");
 }

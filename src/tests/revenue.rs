@@ -110,8 +110,8 @@ async fn discounts_that_are_only_named_lower_what_every_moment_brought() {
                 "6670000,true 3670000,true 6670000,true 6670000,false 10000000,false 10000000,false 0,false 0,false",
             ),
             (
-                "SELECT kind, amount_micros FROM core.mrr_movements ORDER BY date",
-                "new,6670000 contraction,3000000 expansion,3000000 expansion,3330000 churn,10000000",
+                "SELECT kind, amount_micros, mrr_is_known FROM core.mrr_movements ORDER BY date",
+                "new,6670000,true contraction,3000000,true expansion,3000000,true expansion,3330000,false churn,10000000,false",
             ),
             (
                 "SELECT subscription_state_id FROM core.subscription_states WHERE at > to_timestamp(600000)

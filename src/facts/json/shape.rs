@@ -7,7 +7,7 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{Text, forgiving, object};
+use super::{Flag, Text, forgiving, object};
 
 /// A nested object, where it is one.
 #[derive(Debug, Clone)]
@@ -134,17 +134,25 @@ impl Identified for OnlyId<'_> {
 
 /// A list, either bare or as Stripe's list object `{"data": […]}`; `None` where there is none.
 #[derive(Debug, Clone)]
-pub(in crate::facts) struct List<T>(Option<Vec<T>>);
+pub(in crate::facts) struct List<T> {
+    items: Option<Vec<T>>,
+    has_more: bool,
+}
 
 impl<T> Default for List<T> {
     fn default() -> Self {
-        List(None)
+        List { items: None, has_more: false }
     }
 }
 
 impl<T> List<T> {
     pub fn get(&self) -> Option<&[T]> {
-        self.0.as_deref()
+        self.items.as_deref()
+    }
+
+    /// Whether there are others that are not shown.
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
@@ -156,6 +164,8 @@ impl<T> List<T> {
 struct ListObject<T> {
     #[serde(default = "Bare::default")]
     data: Bare<T>,
+    #[serde(default)]
+    has_more: Flag,
 }
 
 struct Bare<T>(Option<Vec<T>>);
@@ -202,11 +212,12 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ReadList<T> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<List<T>, A::Error> {
-        ReadBare(PhantomData).visit_seq(items).map(|Bare(items)| List(items))
+        ReadBare(PhantomData).visit_seq(items).map(|Bare(items)| List { items, has_more: false })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<List<T>, A::Error> {
-        ListObject::deserialize(MapAccessDeserializer::new(entries)).map(|list| List(list.data.0))
+        let list = ListObject::deserialize(MapAccessDeserializer::new(entries))?;
+        Ok(List { items: list.data.0, has_more: list.has_more.is_true() })
     }
 
     forgiving!(unit, bool, number, text);

@@ -166,6 +166,8 @@ impl<'a> Subscription<'a> {
         let person_id = someone.person();
         event.keep(someone);
         let mrr_micros = if brings { terms.mrr_micros(event, event.at())? } else { Some(0) };
+        // What is not shown of it costs something as well.
+        let mrr_micros = mrr_micros.filter(|_| !brings || !self.items.has_more());
         if mrr_micros.is_none() && !event.is_fetched() {
             terms.want_unknown(event, id);
         }

@@ -188,7 +188,11 @@ fn priced(amount: i64, interval: &str, count: i64, quantity: i64) -> Value {
 }
 
 fn brings(status: &str, fields: Value) -> i64 {
-    only!(all(&[subscription("evt_1", "updated", 1_700_000_500, status, fields)]), Subscription).mrr_micros.unwrap()
+    mrr(status, fields).unwrap()
+}
+
+fn mrr(status: &str, fields: Value) -> Option<i64> {
+    only!(all(&[subscription("evt_1", "updated", 1_700_000_500, status, fields)]), Subscription).mrr_micros
 }
 
 #[test]
@@ -221,6 +225,21 @@ fn revenue_is_a_months_share_of_every_interval() {
     // A plan alone is what there was before there were items.
     let plan = json!({"items": null, "quantity": 3, "plan": {"id": "plan_1", "amount": 500, "currency": "usd", "interval": "month"}});
     assert_eq!(brings("active", plan), 15_000_000);
+}
+
+#[test]
+fn what_nothing_says_the_price_of_brings_nobody_knows_what() {
+    let tiers = |decimal: Value| {
+        json!({"data": [{"id": "si_1", "quantity": 2, "price": {"id": "price_1", "currency": "usd", "billing_scheme": "tiered",
+            "unit_amount": null, "unit_amount_decimal": decimal, "recurring": {"interval": "month"}}}]})
+    };
+    let mut more = priced(1000, "month", 1, 1);
+    more["has_more"] = json!(true);
+    for items in [tiers(Value::Null), tiers(json!("abc")), more] {
+        assert_eq!(mrr("active", json!({"items": items.clone()})), None, "{items}");
+        assert_eq!(mrr("trialing", json!({"items": items})), Some(0));
+    }
+    assert_eq!(mrr("active", json!({"items": tiers(json!("150"))})), Some(3_000_000));
 }
 
 #[test]
