@@ -103,7 +103,9 @@ fn time(value: &Value, field: &'static str) -> Result<Option<Micros>, Rejected> 
         Value::String(text) => Micros::from_rfc3339(text),
         _ => None,
     };
-    at.filter(|at| at.is_reckonable()).map(Some).ok_or(Rejected::BadField { field, why: "is no time" })
+    at.filter(|at| at.is_reckonable())
+        .map(Some)
+        .ok_or(Rejected::BadField { field, why: "is no time, as 2026-01-31T09:30:00+00:00" })
 }
 
 #[cfg(test)]
@@ -191,7 +193,7 @@ mod tests {
         assert_eq!(reason(serde_json::json!({"type": "event", "id": 1})), "its \"id\" is not a text");
         let mut late = event();
         late["attributes"]["datetime"] = "late".into();
-        assert_eq!(reason(late), "its \"datetime\" is no time");
+        assert_eq!(reason(late), "its \"datetime\" is no time, as 2026-01-31T09:30:00+00:00");
         assert_eq!(reason(serde_json::json!([event()])), "not a JSON object");
         assert!(read(&serde_json::json!({"type": "list", "id": "L1"})).is_ok());
     }
