@@ -1,7 +1,7 @@
 -- One row a person: what the identifiers that are linked to one another say of them.
 -- The e-mail is the first that was seen; country, locale, zone and phone are the last that were. `phone_problem`
--- says why what came after the phone, or instead of one, is none. The currency is what they paid
--- in last, or else their country's.
+-- says why what came after the phone, or instead of one, is none. The currency is what they paid in last, or else their country's.
+-- What is told of the phone is no struct of one last_value: the engine keeps that as a value a group, which takes four times as long.
 WITH told AS (
     SELECT
         person_id,

@@ -16,7 +16,7 @@ pub enum BadPhone {
     Empty,
     #[error("it has no country code and no region was given: write +44 … or name the region")]
     NoRegion,
-    #[error("the region is not a two-letter country code")]
+    #[error("the region is no country's two-letter code, as GB")]
     UnknownRegion,
     #[error("it is not a phone number")]
     NotANumber,

@@ -90,8 +90,8 @@ fn resource(raw: &RawValue) -> Option<Bytes> {
     serde_json::to_vec(&fields).ok().map(Bytes::from)
 }
 
-/// The metric of a topic (`event:klaviyo.opened_email`): by the name that Klaviyo's API gives it where rows are made of it,
-/// else the topic itself.
+/// The metric of a topic (`event:klaviyo.opened_email`): by the name that Klaviyo's API gives it where it is one of
+/// [`METRICS`], else the topic itself.
 fn metric(topic: &str) -> &str {
     let Some(slug) = topic.strip_prefix("event:klaviyo.") else { return topic };
     let known = METRICS.iter().find(|name| name.to_ascii_lowercase().replace(' ', "_") == slug);
