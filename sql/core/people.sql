@@ -31,6 +31,7 @@ WITH told AS (
             FILTER (WHERE currency IS NOT NULL) AS currency,
         min(first_seen_at) AS first_seen_at,
         max(last_seen_at) AS last_seen_at,
+        max(erased_at) AS erased_at,
         merchant_id,
         livemode
     FROM core.identities
@@ -51,6 +52,7 @@ SELECT
     coalesce(told.currency, countries.currency) AS currency,
     told.first_seen_at,
     told.last_seen_at,
+    told.erased_at,
     told.merchant_id,
     told.livemode
 FROM told

@@ -16,8 +16,8 @@ use super::{
     record::Record,
 };
 use crate::{
-    base::{E164, Envelope, Logged, Offset, Source},
-    facts::provider::{Fate, Said, said},
+    base::{Envelope, Logged, Offset, Source},
+    facts::provider::{Fate, Said, Sender, said},
     load,
     log::EventLog,
 };
@@ -104,15 +104,15 @@ impl Activator {
                 self.outbox.change(&message.key, state, event.occurred_at, |m| m.reason = reason)?;
                 Ok(())
             }
-            Said::Stop(phone) => self.outbox.heed(&self.word(event, &phone, false)),
-            Said::Start(phone) => self.outbox.heed(&self.word(event, &phone, true)),
+            Said::Stop(sender) => self.outbox.heed(&self.word(event, &sender, false)),
+            Said::Start(sender) => self.outbox.heed(&self.word(event, &sender, true)),
         }
     }
 
-    fn word(&self, event: &Envelope, phone: &E164, lifted: bool) -> Word {
+    fn word(&self, event: &Envelope, sender: &Sender, lifted: bool) -> Word {
         Word {
             medium: Medium::Sms,
-            destination_hash: self.names.phone(phone),
+            destination_hash: sender.hash(&self.names),
             source: event.source.to_string(),
             reason: Said::reason(lifted).to_owned(),
             at: event.occurred_at,

@@ -2,6 +2,9 @@
 //!
 //! HMAC-SHA-256 under the directory's privacy key, cut to 96 bits. Equal input gives an equal hash, so hashes join;
 //! without the key nobody can find the number behind a hash by trying all numbers.
+//!
+//! A value that was erased leaves a token, `erased:email:HASH`, in the payload that held it: it has the hash that the value
+//! had, so that what is made of the payload again is what was made of it before.
 
 use aws_lc_rs::hmac;
 
@@ -21,15 +24,21 @@ impl Pseudonymizer {
 
     /// Of an address, trimmed and in lower case; 24 hexadecimal digits. `None` where it has no `@` between two parts.
     pub fn email(&self, address: &str) -> Option<String> {
-        normal_email(address).map(|a| self.hash("email", &a))
+        match erased("email", address) {
+            Some(hash) => Some(hash.to_owned()),
+            None => normal_email(address).map(|a| self.hash("email", &a)),
+        }
     }
 
     pub fn phone(&self, phone: &E164) -> String {
         self.hash("phone", phone.as_str())
     }
 
-    /// Of any other identifier, an IP address or a postal code, by its kind.
+    /// Of any other identifier, an IP address or a user's number, by its kind.
     pub fn hash(&self, kind: &str, value: &str) -> String {
+        if let Some(hash) = erased(kind, value) {
+            return hash.to_owned();
+        }
         let mut context = hmac::Context::with_key(&self.key);
         context.update(kind.as_bytes());
         context.update(b"\0");
@@ -41,6 +50,28 @@ impl Pseudonymizer {
     pub fn person(&self, kind: &str, value_hash: &str) -> PersonId {
         PersonId(format!("per_{}", self.hash(&format!("person:{kind}"), value_hash)))
     }
+}
+
+/// What a token begins with.
+pub const TOKEN: &str = "erased:";
+/// Hexadecimal digits of a hash.
+const HASH: usize = 24;
+
+/// The token of a value that had these hashes, each by its kind.
+pub fn token<'a>(hashes: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let hashes: Vec<String> = hashes.into_iter().map(|(kind, hash)| format!("{kind}:{hash}")).collect();
+    format!("{TOKEN}{}", hashes.join(":"))
+}
+
+/// The hash of this kind that the erased value had for which `value` stands; `None` where it is no such token.
+pub fn erased<'a>(kind: &str, value: &'a str) -> Option<&'a str> {
+    let mut parts = value.strip_prefix(TOKEN)?.split(':');
+    while let (Some(of), Some(hash)) = (parts.next(), parts.next()) {
+        if of == kind && hash.len() == HASH && hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Some(hash);
+        }
+    }
+    None
 }
 
 /// The address in the form in which it is compared: trimmed, in lower case.
@@ -75,5 +106,18 @@ mod tests {
         assert_ne!(names.email("ann@example.com"), Pseudonymizer::new(&[8; 32]).email("ann@example.com"));
         assert_eq!(names.email("ann"), None);
         assert_ne!(names.hash("email", "x"), names.hash("phone", "x"));
+    }
+
+    #[test]
+    fn a_token_has_the_hashes_of_the_value_that_was_erased() {
+        let names = Pseudonymizer::new(&[7; 32]);
+        let (email, user) = (names.email("ann@example.com").unwrap(), names.hash("user", "ann@example.com"));
+        let token = token([("email", email.as_str()), ("user", user.as_str())]);
+        assert_eq!(names.email(&token), Some(email));
+        assert_eq!(names.hash("user", &token), user);
+        assert_eq!(erased("ip", &token), None);
+        for none in ["erased", "erased:email", "erased:email:12", "email:0123456789abcdef01234567"] {
+            assert_eq!(erased("email", none), None);
+        }
     }
 }

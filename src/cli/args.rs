@@ -51,6 +51,10 @@ pub enum Command {
     Triggers(Triggers),
     /// Make the core tables again from raw.events.
     Rebuild(Rebuild),
+    /// Forget a person: their payments and visits are counted on, and nothing says any more whose they are.
+    Erase(Erase),
+    /// All that is kept of a person, a line of JSON a row.
+    Export(Export),
     /// What was set aside as no event or no fact, and why; take in what is good by now.
     Quarantine(Quarantine),
     /// What is wrong, and what to do about it.
@@ -228,6 +232,18 @@ pub enum TriggerAction {
 pub struct Rebuild {
     /// Tables as core.charges; all without one.
     pub tables: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Erase {
+    /// per_… as in core.people, an e-mail address, +44…, or an id that Stripe, Klaviyo, the shop or an order gave them.
+    pub person: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// As for `erase`.
+    pub person: String,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,8 @@ mod backfill;
 mod check;
 mod demo;
 mod doctor;
+mod erase;
+mod export;
 mod generate;
 mod ingest;
 mod page;
@@ -120,6 +122,8 @@ async fn perform(context: &Context, command: Command) -> anyhow::Result<ExitCode
         Command::Segments(segments) => segments::run(context, segments).await,
         Command::Triggers(triggers) => triggers::run(context, triggers).await,
         Command::Rebuild(rebuild) => rebuild::run(context, rebuild).await,
+        Command::Erase(erase) => erase::run(context, erase).await,
+        Command::Export(export) => export::run(context, export).await,
         Command::Quarantine(quarantine) => quarantine::run(context, quarantine).await,
         Command::Doctor(doctor) => doctor::run(context, doctor).await,
     }

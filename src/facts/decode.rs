@@ -9,17 +9,18 @@ use serde::Deserialize;
 
 use super::{
     Row,
-    identity::IdentityClaim,
+    identity::{Identifier, IdentifierKind, IdentityClaim},
     json::Amount,
     klaviyo,
     observation::{Mark, ObjectKey, Observation, Part, Sight, Step},
     orders, own,
     people::{Phones, Someone},
-    provider, storefront, stripe,
+    provider::{self, Sender},
+    storefront, stripe,
     table::Table,
     want::{Want, Why},
 };
-use crate::base::{Currency, E164, Envelope, Micros, Pseudonymizer, SharedAddresses, Source};
+use crate::base::{Currency, Envelope, Micros, PersonId, Pseudonymizer, SharedAddresses, Source};
 
 /// Decodes envelopes of every source. Cheap to clone.
 #[derive(Clone)]
@@ -54,6 +55,20 @@ pub struct Contact {
     /// Of the text; of a name, the hash of its person's best identifier.
     pub hash: String,
     pub plaintext: String,
+    /// Whose it is, where the event says who they are.
+    pub owner: Option<PersonId>,
+}
+
+impl Contact {
+    /// One that was kept. `None` of a kind that no event brings.
+    pub fn kept(kind: &str, hash: String, plaintext: String) -> Option<Contact> {
+        let kind = ["email", "phone", "name"].into_iter().find(|known| *known == kind)?;
+        Some(Contact { kind, hash, plaintext, owner: None })
+    }
+
+    pub(super) fn new(kind: &'static str, hash: &str, plaintext: String) -> Contact {
+        Contact { kind, hash: hash.to_owned(), plaintext, owner: None }
+    }
 }
 
 /// Without the text, so that no log shows it.
@@ -157,8 +172,13 @@ impl<'a> Event<'a> {
         ip.map(|ip| self.decoder.names.hash("ip", ip))
     }
 
-    pub fn phone_hash(&self, phone: &E164) -> String {
-        self.decoder.names.phone(phone)
+    pub fn sender_hash(&self, sender: &Sender) -> String {
+        sender.hash(&self.decoder.names)
+    }
+
+    /// The identifier whose hash is known, and not its value.
+    pub fn identifier(&self, kind: IdentifierKind, value_hash: String) -> Identifier {
+        Identifier::new(&self.decoder.names, kind, value_hash)
     }
 
     pub fn key(&self, table: Table, id: &str) -> ObjectKey {

@@ -18,6 +18,7 @@ use crate::base::{Micros, PersonId, Pseudonymizer};
 
 /// The kinds of identifiers, the one that names a person best first. The order is part of stored states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum IdentifierKind {
     Email,
     /// Stripe's customer.
@@ -33,6 +34,15 @@ pub enum IdentifierKind {
 }
 
 impl IdentifierKind {
+    pub const ALL: [IdentifierKind; 6] = [
+        IdentifierKind::Email,
+        IdentifierKind::Customer,
+        IdentifierKind::User,
+        IdentifierKind::Klaviyo,
+        IdentifierKind::OrderRef,
+        IdentifierKind::Anonymous,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             IdentifierKind::Email => "email",
@@ -99,6 +109,8 @@ pub struct IdentityClaim {
     /// Sorted, each once; at least one.
     pub identifiers: Vec<Identifier>,
     pub attributes: Attributes,
+    /// It says that they asked to be forgotten: nothing is told with these identifiers any more, before it or after.
+    pub erases: bool,
 }
 
 impl IdentityClaim {
@@ -123,15 +135,15 @@ struct Node {
     locale: Last<String>,
     timezone: Last<String>,
     currency: Last<String>,
+    /// When its person asked to be forgotten, first.
+    erased: Option<Micros>,
 }
 
 impl Node {
     fn of(claim: &IdentityClaim, identifier: &Identifier) -> Node {
         let told = &claim.attributes;
         Node {
-            identifier: identifier.clone(),
-            first_seen: claim.at,
-            last_seen: claim.at,
+            erased: claim.erases.then_some(claim.at),
             email: claim.tells(&told.email_hash),
             phone: claim.tells(&told.phone),
             phone_problem: claim.tells(&told.phone_problem),
@@ -139,6 +151,24 @@ impl Node {
             locale: claim.tells(&told.locale),
             timezone: claim.tells(&told.timezone),
             currency: claim.tells(&told.currency),
+            ..Node::named(identifier.clone(), claim.at, claim.at)
+        }
+    }
+
+    /// Of whom nothing is told.
+    fn named(identifier: Identifier, first_seen: Micros, last_seen: Micros) -> Node {
+        Node {
+            identifier,
+            first_seen,
+            last_seen,
+            email: None,
+            phone: None,
+            phone_problem: None,
+            country: None,
+            locale: None,
+            timezone: None,
+            currency: None,
+            erased: None,
         }
     }
 
@@ -152,6 +182,16 @@ impl Node {
         later(&mut self.locale, other.locale);
         later(&mut self.timezone, other.timezone);
         later(&mut self.currency, other.currency);
+        self.erased = self.erased.into_iter().chain(other.erased).min();
+        if self.erased.is_some() {
+            self.forget();
+        }
+    }
+
+    /// Nothing that was told stays, and so no order of events makes another node.
+    fn forget(&mut self) {
+        let Node { identifier, first_seen, last_seen, erased, .. } = self;
+        *self = Node { erased: *erased, ..Node::named(identifier.clone(), *first_seen, *last_seen) };
     }
 
     /// When and why the phone that was told last is none; `None` where a valid one was told since, or with it.
@@ -254,6 +294,12 @@ impl Component {
     /// The phones that were told last with each identifier, by their hashes, and the identifier.
     pub fn phones(&self) -> impl Iterator<Item = (&str, &Identifier)> {
         self.nodes.iter().filter_map(|node| Some((node.phone.as_ref()?.1.hash.as_str(), &node.identifier)))
+    }
+
+    /// Whether a person who is named by one of these asked to be forgotten.
+    pub fn is_erased(&self, identifiers: &[Identifier]) -> bool {
+        let node = |identifier| self.find(identifier).and_then(|place| self.nodes.get(place));
+        identifiers.iter().filter_map(node).any(|node| node.erased.is_some())
     }
 
     /// The person: the seed of the best identifier. `None` of a component of nothing.
@@ -367,5 +413,6 @@ fn identity_row(node: &Node) -> Identity {
         currency: value(&node.currency),
         first_seen_at: node.first_seen,
         last_seen_at: node.last_seen,
+        erased_at: node.erased,
     }
 }

@@ -10,6 +10,7 @@
 mod complete;
 mod decimal;
 mod decode;
+pub mod erasure;
 mod fold;
 pub mod identity;
 mod json;
@@ -23,6 +24,7 @@ mod people;
 pub mod provider;
 mod rates;
 pub mod raw;
+mod redact;
 pub mod replay;
 pub mod rows;
 mod state;

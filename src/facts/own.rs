@@ -6,6 +6,7 @@
 use super::{
     DecodeError,
     decode::Event,
+    erasure,
     json::{Text, Whole, object},
     observation::{Mark, Observation, Sight, Step},
     rates,
@@ -31,6 +32,10 @@ object! {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
+    if event.kind() == erasure::ERASED {
+        event.decoded.handled = true;
+        return erasure::decode(event);
+    }
     let record: Record = event.read()?;
     let at = record.at.0.map_or(event.at(), Micros);
     event.decoded.handled = match event.kind().split_once('.') {

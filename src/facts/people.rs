@@ -11,7 +11,11 @@ use super::{
     Contact, Decoder,
     identity::{Attributes, Identifier, IdentifierKind, IdentityClaim, Phone},
 };
-use crate::base::{Currency, E164, Micros, PersonId, Pseudonymizer, phone::BadPhone, pseudonym::normal_email};
+use crate::base::{
+    Currency, E164, Micros, PersonId, Pseudonymizer,
+    phone::BadPhone,
+    pseudonym::{self, normal_email},
+};
 
 /// Phones as people wrote them, and the numbers they are. Finding out takes longer than reading the rest of an event,
 /// and the same phone comes with every order of its owner's.
@@ -95,25 +99,28 @@ impl<'a> Someone<'a> {
 
     /// An address that names the person, unless many share it. Its hash, where it is one.
     pub fn email(&mut self, address: Option<&str>) -> Option<String> {
-        let plaintext = normal_email(address?)?;
-        let hash = self.by.names.email(&plaintext)?;
-        if self.by.shared.hold(&plaintext) {
+        let hash = self.by.names.email(address?)?;
+        // Of one that was erased only the hash is left.
+        let plaintext = normal_email(address?);
+        if plaintext.as_deref().is_some_and(|address| self.by.shared.hold(address)) {
             return Some(hash);
         }
         self.attributes.email_hash = Some(hash.clone());
         self.add(IdentifierKind::Email, hash.clone());
-        self.contacts.push(Contact { kind: "email", hash: hash.clone(), plaintext });
+        self.contacts.extend(plaintext.map(|plaintext| Contact::new("email", &hash, plaintext)));
         Some(hash)
     }
 
     /// A phone, which is told of the person but never names them: families share one. Its hash, where it is one.
     pub fn phone(&mut self, text: Option<&str>, country: Option<&str>) -> Option<String> {
+        if let Some(hash) = pseudonym::erased("phone", text?) {
+            return Some(hash.to_owned());
+        }
         let region = country.filter(|c| c.len() == 2).or(self.by.default_region.as_deref());
         match self.by.phones.judge(&self.by.names, text?, region) {
             Ok((number, phone)) => {
                 let hash = phone.hash.clone();
-                let contact = Contact { kind: "phone", hash: hash.clone(), plaintext: number.as_str().to_owned() };
-                self.contacts.push(contact);
+                self.contacts.push(Contact::new("phone", &hash, number.as_str().to_owned()));
                 self.attributes.phone = Some(phone);
                 Some(hash)
             }
@@ -154,7 +161,7 @@ impl<'a> Someone<'a> {
     /// A name, kept in the vault under the hash of the person's best identifier. To be told after all identifiers.
     pub fn named(&mut self, name: Option<&str>) {
         let (Some(name), Some(best)) = (name.map(str::trim).filter(|n| !n.is_empty()), self.best()) else { return };
-        let contact = Contact { kind: "name", hash: best.value_hash.clone(), plaintext: name.to_owned() };
+        let contact = Contact::new("name", &best.value_hash, name.to_owned());
         self.contacts.push(contact);
     }
 
@@ -168,10 +175,13 @@ impl<'a> Someone<'a> {
     }
 
     pub fn finish(self, at: Micros, livemode: bool) -> (Option<IdentityClaim>, Vec<Contact>) {
-        let Someone { mut identifiers, attributes, contacts, .. } = self;
+        let owner = self.person();
+        let Someone { mut identifiers, attributes, mut contacts, .. } = self;
+        contacts.iter_mut().for_each(|contact| contact.owner.clone_from(&owner));
         identifiers.sort_unstable();
         identifiers.dedup();
-        let claim = (!identifiers.is_empty()).then_some(IdentityClaim { at, livemode, identifiers, attributes });
+        let claim =
+            (!identifiers.is_empty()).then_some(IdentityClaim { at, livemode, identifiers, attributes, erases: false });
         (claim, contacts)
     }
 

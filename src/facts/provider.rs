@@ -10,17 +10,40 @@ use super::{
     rows::MessageEvent,
     suppression::{self, Word},
 };
-use crate::base::{E164, Envelope, Micros, Source};
+use crate::base::{E164, Envelope, Micros, Pseudonymizer, Source, pseudonym};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     /// `provider_id` is the provider's name for the message; `code` is its own for what went wrong.
     Receipt { provider_id: String, fate: Fate, code: Option<String> },
-    /// The owner of this number wants no more text messages …
-    Stop(E164),
+    /// Who texts wants no more text messages …
+    Stop(Sender),
     /// … or wants them again.
-    Start(E164),
+    Start(Sender),
+}
+
+/// Who texts: their number; of one that was erased its hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sender {
+    Number(E164),
+    Erased(String),
+}
+
+impl Sender {
+    /// On another channel than SMS it is `whatsapp:+44…`, and its words are on that channel.
+    fn of(from: &str) -> Option<Sender> {
+        let erased = pseudonym::erased("phone", from).map(|hash| Sender::Erased(hash.to_owned()));
+        let number = || E164::parse(Some(from).filter(|from| from.starts_with('+'))?, None).ok().map(Sender::Number);
+        erased.or_else(number)
+    }
+
+    pub fn hash(&self, names: &Pseudonymizer) -> String {
+        match self {
+            Sender::Number(phone) => names.phone(phone),
+            Sender::Erased(hash) => hash.clone(),
+        }
+    }
 }
 
 impl Said {
@@ -98,13 +121,12 @@ fn fate(status: &str) -> Option<Fate> {
 
 /// Whether a text to us is one of the words that end or begin again.
 fn answer(callback: &Callback) -> Option<Said> {
-    // A sender on another channel than SMS is `whatsapp:+44…`, and its words are on that channel.
-    let phone = E164::parse(callback.from.get().filter(|from| from.starts_with('+'))?, None).ok()?;
+    let sender = Sender::of(callback.from.get()?)?;
     let letters: String = callback.body.get().unwrap_or_default().chars().filter(|c| c.is_alphabetic()).collect();
     let word = callback.opt_out_type.get().unwrap_or(&letters).to_uppercase();
     match word.as_str() {
-        word if STOP.contains(&word) => Some(Said::Stop(phone)),
-        word if START.contains(&word) => Some(Said::Start(phone)),
+        word if STOP.contains(&word) => Some(Said::Stop(sender)),
+        word if START.contains(&word) => Some(Said::Start(sender)),
         _ => None,
     }
 }
@@ -116,12 +138,12 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
     match said {
         None => {}
         Some(Said::Receipt { provider_id, fate, .. }) => happened(event, provider_id, fate.kind(), at),
-        Some(Said::Stop(phone)) => {
-            word(event, &phone, false);
+        Some(Said::Stop(sender)) => {
+            word(event, &sender, false);
             let message = event.envelope.object_id.clone().unwrap_or_default();
             happened(event, message, "unsubscribed", at);
         }
-        Some(Said::Start(phone)) => word(event, &phone, true),
+        Some(Said::Start(sender)) => word(event, &sender, true),
     }
     Ok(())
 }
@@ -143,8 +165,8 @@ fn happened(event: &mut Event, message_id: String, kind: &str, occurred_at: Micr
     event.decoded.rows.push(row.into());
 }
 
-fn word(event: &mut Event, phone: &E164, lifted: bool) {
-    let destination_hash = event.phone_hash(phone);
+fn word(event: &mut Event, sender: &Sender, lifted: bool) {
+    let destination_hash = event.sender_hash(sender);
     let word = Word {
         channel: "sms",
         destination_hash: &destination_hash,
@@ -190,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_word_that_ends_is_heard_however_it_is_written() {
-        let phone = E164::parse("+447400123456", None).unwrap();
+        let phone = Sender::Number(E164::parse("+447400123456", None).unwrap());
         for body in
             ["STOP", "stop", " Stop! ", "Stop all.", "opt-out", "Opt out", "UNSUBSCRIBE", "end", "Cancel", "quit"]
         {

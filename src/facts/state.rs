@@ -15,7 +15,7 @@ use super::{
 use crate::base::{Micros, Offset};
 
 /// The first byte of stored state. Another one is of another build.
-const FORMAT: u8 = 6;
+const FORMAT: u8 = 7;
 
 /// Stored fold state that is not of this build. All of it can be made again from `raw.events`.
 #[derive(Debug, thiserror::Error)]

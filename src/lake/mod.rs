@@ -16,6 +16,7 @@ mod open;
 pub mod overlay;
 mod provider;
 mod prune;
+mod rewrite;
 mod schema;
 mod snapshot;
 mod state;
@@ -36,6 +37,7 @@ use deltalake_core::kernel::Add;
 
 pub use error::LakeError;
 pub use overlay::changes_of;
+pub use rewrite::Edit;
 pub use snapshot::{Damaged, Inspected, Snapshot};
 pub use tail::Tail;
 pub use upkeep::{Maintained, Upkeep};
@@ -231,6 +233,17 @@ impl Lake {
             }
         }
         failed.map_or(Ok(done), Err)
+    }
+
+    /// Writes the files anew that hold rows which `edit` changes, and leaves nothing of what they were: neither files nor, of
+    /// the table's log, commits before now. Returns how many rows are others. Queries that are running may fail by it.
+    pub async fn rewrite(&self, table: &str, edit: &Edit) -> Result<u64> {
+        let _only = self.0.upkeep.lock().await;
+        let Some(table) = self.find(table) else { return Ok(0) };
+        let changed = rewrite::rewrite(&table, edit).await?;
+        self.publish();
+        upkeep::sweep(&table).await?;
+        Ok(changed)
     }
 
     fn states(&self) -> impl Iterator<Item = Arc<TableState>> {

@@ -17,6 +17,7 @@ use datafusion::execution::context::{SessionConfig, SessionContext};
 use datafusion::physical_plan::execute_stream;
 use deltalake_core::DeltaTable;
 use deltalake_core::checkpoints::{cleanup_expired_logs_for, create_checkpoint};
+use deltalake_core::kernel::Add;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
@@ -25,7 +26,7 @@ use super::files::{self, FULL_FILE};
 use super::log::{LOG_DIRECTORY, Purpose};
 use super::provider::Scan;
 use super::state::{Change, DataFile, TableState};
-use super::table::Table;
+use super::table::{Table, Turn};
 
 /// What is due, and what may be deleted.
 #[derive(Debug, Clone)]
@@ -40,6 +41,13 @@ pub struct Upkeep {
     pub keep_files: Duration,
     /// How long commits stay in the log behind a checkpoint.
     pub keep_log: Duration,
+}
+
+impl Upkeep {
+    /// Nothing stays that is not part of the tables as they are now. Readers in the middle of a query may lose a file.
+    fn at_once() -> Upkeep {
+        Upkeep { commits: 1, keep_files: Duration::ZERO, keep_log: Duration::ZERO, ..Upkeep::default() }
+    }
 }
 
 impl Default for Upkeep {
@@ -60,13 +68,22 @@ pub struct Maintained {
     pub files_deleted: usize,
 }
 
+/// Only the newest version of the table is left on the disk, and of its log what that takes.
+pub(super) async fn sweep(table: &Table) -> Result<()> {
+    let (upkeep, mut done) = (Upkeep::at_once(), Maintained::default());
+    checkpoint(table, &upkeep, &mut done).await?;
+    delete_unused(table, table.turn().await, &upkeep, &mut done).await
+}
+
 pub(super) async fn maintain(table: &Table, upkeep: &Upkeep, done: &mut Maintained) -> Result<()> {
     let Some(state) = table.state() else { return Ok(()) };
     for files in due(&state, upkeep) {
         merge(table, state.clone(), files, done).await?;
     }
     checkpoint(table, upkeep, done).await?;
-    delete_unused(table, upkeep, done).await
+    // Upkeep comes again.
+    let Some(turn) = table.free_turn() else { return Ok(()) };
+    delete_unused(table, turn, upkeep, done).await
 }
 
 /// The sets of files to merge, each into one. Only files of about one size are merged: with sizes in steps of eight a byte is
@@ -121,16 +138,7 @@ async fn merge(table: &Table, state: Arc<TableState>, files: Vec<Arc<DataFile>>,
     let rows = rows_of(&table.name, state, files.clone()).await?;
     let added = files::write_stream(&table.name, &table.log, &layout, rows).await?;
     let (count, written) = (added.len(), added.iter().map(|a| a.size.unsigned_abs()).sum::<u64>());
-    let turn = table.turn().await;
-    let merged = turn
-        .commit(Purpose::Compact, &added, |current| {
-            let here: HashSet<&str> =
-                current.iter().flat_map(|c| c.files.iter()).map(|f| f.add.path.as_str()).collect();
-            // Replaced or removed meanwhile: what was written is no part of the table any more.
-            let still = files.iter().all(|f| here.contains(f.add.path.as_str()));
-            Ok(still.then(|| Change { removed: files.clone(), added: added.clone(), ..Change::default() }))
-        })
-        .await?;
+    let merged = exchange(table, files.clone(), added).await?;
     if merged {
         done.files_merged += files.len();
         done.files_made += count;
@@ -139,8 +147,24 @@ async fn merge(table: &Table, state: Arc<TableState>, files: Vec<Arc<DataFile>>,
     Ok(())
 }
 
+/// Puts files in the place of others that hold the same rows. False, and nothing is changed, where one of those is no part of
+/// the table any more, replaced or removed meanwhile: what was written is none either then.
+pub(super) async fn exchange(table: &Table, removed: Vec<Arc<DataFile>>, added: Vec<Add>) -> Result<bool> {
+    let turn = table.turn().await;
+    turn.commit(Purpose::Compact, &added, |current| {
+        let here: HashSet<&str> = current.iter().flat_map(|c| c.files.iter()).map(|f| f.add.path.as_str()).collect();
+        let still = removed.iter().all(|f| here.contains(f.add.path.as_str()));
+        Ok(still.then(|| Change { removed: removed.clone(), added: added.clone(), ..Change::default() }))
+    })
+    .await
+}
+
 /// The rows of `files` in their order.
-async fn rows_of(table: &str, state: Arc<TableState>, files: Vec<Arc<DataFile>>) -> Result<SendableRecordBatchStream> {
+pub(super) async fn rows_of(
+    table: &str,
+    state: Arc<TableState>,
+    files: Vec<Arc<DataFile>>,
+) -> Result<SendableRecordBatchStream> {
     let failed = |e: datafusion::error::DataFusionError| LakeError::Rows { table: table.to_owned(), source: e.into() };
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     let plan = Scan::of_files(state, files).scan(&session.state(), None, &[], None).await.map_err(failed)?;
@@ -174,9 +198,8 @@ async fn checkpoint(table: &Table, upkeep: &Upkeep, done: &mut Maintained) -> Re
     Ok(())
 }
 
-async fn delete_unused(table: &Table, upkeep: &Upkeep, done: &mut Maintained) -> Result<()> {
-    // Files of a write under way are in no version yet. Upkeep comes again.
-    let Some(_turn) = table.free_turn() else { return Ok(()) };
+/// `_turn`: files of a write under way are in no version yet.
+async fn delete_unused(table: &Table, _turn: Turn<'_>, upkeep: &Upkeep, done: &mut Maintained) -> Result<()> {
     let Some(state) = table.state() else { return Ok(()) };
     let (directory, keep) = (table.directory.clone(), upkeep.keep_files);
     let used: HashSet<PathBuf> = state.files.iter().map(|f| directory.join(&f.add.path)).collect();

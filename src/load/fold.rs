@@ -11,6 +11,7 @@ use std::{
 };
 
 use ahash::{HashMap, HashSet};
+use bytes::Bytes;
 
 use super::{
     LoadError,
@@ -81,8 +82,21 @@ pub struct Run {
     pub rejected: u64,
     pub unhandled: u64,
     contacts: Vec<Contact>,
+    /// What stays of payloads that came of people who had asked to be forgotten before.
+    redacted: HashMap<Offset, Bytes>,
     /// Objects whose state changed.
     touched: HashSet<ObjectKey>,
+}
+
+impl Run {
+    /// The events as they may be kept.
+    pub fn redact(&self, events: &mut [Logged]) {
+        for event in events.iter_mut().filter(|_| !self.redacted.is_empty()) {
+            if let Some(payload) = self.redacted.get(&event.offset) {
+                event.envelope.payload = payload.clone();
+            }
+        }
+    }
 }
 
 impl Folder {
@@ -139,12 +153,14 @@ impl Folder {
     /// Keeps the addresses that `run` named: before its rows are seen, as whoever sees a person may want to reach them.
     pub fn keep_contacts(&self, run: &Run) -> Result<(), LoadError> {
         // The events of a run name a person again and again; the last word holds.
-        let latest: HashMap<_, _> = run.contacts.iter().map(|c| ((c.kind, &c.hash), &c.plaintext)).collect();
-        let mut batch = self.store.batch();
-        for ((kind, hash), plaintext) in latest {
-            self.vault.put(&mut batch, kind, hash, plaintext)?;
+        let latest: HashMap<_, _> = run.contacts.iter().map(|c| ((c.kind, &c.hash, &c.owner), &c.plaintext)).collect();
+        let mut sealing = self.vault.sealing();
+        for ((kind, hash, owner), plaintext) in latest {
+            // A phone that came with nothing else is its own.
+            let owner = owner.as_ref().map_or(hash.as_str(), |owner| owner.0.as_str());
+            sealing.put(kind, hash, owner, plaintext)?;
         }
-        Ok(batch.commit()?)
+        Ok(sealing.commit()?)
     }
 
     /// Takes over all state of `other`, another store's, in place of its own, and keeps the addresses that it knows.
@@ -167,7 +183,7 @@ impl Folder {
             }
             batch.commit()?;
         }
-        self.vault.adopt(&self.store, &other.vault)?;
+        self.vault.adopt(&other.vault)?;
         self.store.sync()
     }
 
@@ -213,11 +229,18 @@ impl Folder {
             run.appended.entry(row.row.table()).or_default().push(Change { row, first: Some(event.offset) });
         }
         let below = folded.below.as_ref().map(|b| &b.people);
+        let mut erased = false;
         for claim in &decoded.claims {
-            folded.people.admit((&self.people, below), claim, event.offset)?;
+            erased |= folded.people.admit((&self.people, below), claim, event.offset)?;
         }
         folded.wanted.extend(decoded.wanted);
-        run.contacts.extend(decoded.contacts);
+        if !erased {
+            run.contacts.extend(decoded.contacts);
+        } else if let Ok(payload) = str::from_utf8(&event.envelope.payload)
+            && let Some(left) = self.decoder.redacted(payload, &decoded.contacts)
+        {
+            run.redacted.insert(event.offset, left.into());
+        }
         Ok(())
     }
 

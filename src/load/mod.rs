@@ -8,6 +8,7 @@
 //! One loader owns a directory's tables; nothing else writes `raw`, `core` or the folded tables of `ops`.
 
 mod commit;
+mod erase;
 mod fold;
 mod pending;
 mod people;
@@ -24,8 +25,9 @@ use std::{
     },
 };
 
+pub use erase::{Redacted, Sought, events_about, redact};
 pub use fold::Folder;
-pub use people::PhoneBook;
+pub use people::{PhoneBook, component};
 pub use publish::fold_in;
 pub use rebuild::{Refolded, Until, refold};
 pub use recall::{at_offsets, events_of, note_versions, raw_end};

@@ -58,11 +58,12 @@ impl Pending {
         &mut self,
         folder: &Folder,
         lake: &Lake,
-        (events, again): (Vec<Logged>, Vec<Logged>),
+        (mut events, again): (Vec<Logged>, Vec<Logged>),
         show: bool,
     ) -> Result<Loaded, LoadError> {
         let run = folder.fold(&mut self.folded, &events, &again)?;
         folder.keep_contacts(&run)?;
+        run.redact(&mut events);
         let loaded = Loaded {
             events: events.len() as u64,
             bytes: events.iter().map(|e| e.envelope.payload.len() as u64).sum(),

@@ -53,13 +53,14 @@ struct Slot {
 }
 
 impl People {
-    /// What it lacks is read from the people on their way to the store, where there are any, and then from the store.
+    /// What it lacks is read from the people on their way to the store, where there are any, and then from the store. Whether
+    /// whom the claim names asked to be forgotten.
     pub fn admit(
         &mut self,
         (store, below): (&Keyspace, Option<&People>),
         claim: &IdentityClaim,
         offset: Offset,
-    ) -> Result<(), LoadError> {
+    ) -> Result<bool, LoadError> {
         let world = world(claim.livemode);
         let names: Vec<String> = claim.identifiers.iter().map(|i| format!("{world}{}", i.id())).collect();
         let (mut homes, mut new) = (BTreeSet::new(), Vec::new());
@@ -73,7 +74,7 @@ impl People {
         let home = match homes.next() {
             Some(home) => home,
             None => {
-                let Some(root) = names.first() else { return Ok(()) };
+                let Some(root) = names.first() else { return Ok(false) };
                 self.slots.push(Slot::new(root.clone(), claim.livemode, Component::default(), offset));
                 self.slots.len() - 1
             }
@@ -103,7 +104,7 @@ impl People {
             self.homes.insert(name, home);
         }
         self.touched.insert(home);
-        Ok(())
+        Ok(self.slots[home].component.is_erased(&claim.identifiers))
     }
 
     /// Where the component of an identifier lies, read on first sight.
@@ -202,6 +203,14 @@ fn phone_keys(livemode: bool, component: &Component) -> BTreeSet<String> {
     component.phones().map(|(phone, identifier)| format!("p{world}{phone}:{}", identifier.id())).collect()
 }
 
+/// Whom an identifier of this name names, in one world, as of the last commit.
+pub fn component(store: &Store, livemode: bool, identifier: &str) -> Result<Option<Component>, LoadError> {
+    let store = store.keyspace(PEOPLE)?;
+    let Some(root) = store.get(format!("i{}{identifier}", world(livemode)).as_bytes())? else { return Ok(None) };
+    let Some(bytes) = store.get(&[b"c", root.as_ref()].concat())? else { return Ok(None) };
+    Ok(Some(read(bytes.as_ref())?.1))
+}
+
 /// Who has which phone, as of the last commit.
 #[derive(Clone)]
 pub struct PhoneBook(Keyspace);
@@ -266,7 +275,7 @@ mod tests {
         let phone =
             Phone { hash: phone.to_owned(), region: None, kind: "mobile".to_owned(), carrier: None, time_zones: None };
         let attributes = Attributes { phone: Some(phone), ..Attributes::default() };
-        IdentityClaim { at: Micros(at), livemode: true, identifiers, attributes }
+        IdentityClaim { at: Micros(at), livemode: true, identifiers, attributes, erases: false }
     }
 
     /// How many people have each phone after each batch of claims, and all that is stored in the end.

@@ -147,6 +147,7 @@ impl Loader {
                 events.retain(|e| e.offset <= held);
                 let Some(last) = events.last().map(|e| e.offset) else { return Ok(None) };
                 let run = folder.fold(&mut Folded::default(), &events, &[])?;
+                run.redact(&mut events);
                 Ok(Some((raw_appends(&lake, folder.merchant_id(), from, &events, run.quarantined)?, last)))
             });
             let Some((appends, last)) = read.await? else { break };

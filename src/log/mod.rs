@@ -168,6 +168,11 @@ impl EventLog {
         self.0.embedded.shared.read(from, max_bytes)
     }
 
+    /// The next event begins a segment: once it is there, all before it can be [trimmed](EventLog::trim).
+    pub fn cut(&self) {
+        self.0.embedded.shared.cut();
+    }
+
     /// Lets go of the segments all of whose events are below `before`, as far as their identities are on disk in the
     /// index. Returns the bytes that are freed by and by.
     pub fn trim(&self, before: Offset) -> Result<u64, LogError> {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -60,6 +60,8 @@ pub(super) struct Shared {
     segments: RwLock<Vec<Arc<Segment>>>,
     end: watch::Sender<Offset>,
     stopped: OnceLock<AppendError>,
+    /// The next group begins a segment.
+    cut: AtomicBool,
     /// Where the last few readers ended, latest last.
     pub(super) cursors: Mutex<Vec<Cursor>>,
 }
@@ -80,6 +82,7 @@ impl Shared {
             segments: RwLock::new(segments),
             end: watch::Sender::new(Offset(end)),
             stopped: OnceLock::new(),
+            cut: AtomicBool::new(false),
             cursors: Mutex::default(),
         }
     }
@@ -107,6 +110,16 @@ impl Shared {
 
     pub fn add_segment(&self, segment: Arc<Segment>) {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
+    }
+
+    /// See [`super::EventLog::cut`].
+    pub fn cut(&self) {
+        self.cut.store(true, Relaxed);
+    }
+
+    /// Whether to begin a segment, though the one before has room: asked once.
+    pub fn is_cut(&self) -> bool {
+        self.cut.swap(false, Relaxed)
     }
 
     /// Fails where the log has stopped taking events.

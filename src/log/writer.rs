@@ -173,7 +173,8 @@ impl Writer {
     /// Returns when the group's events are on disk.
     fn store(&mut self, group: &Group) -> Result<(), AppendError> {
         self.make_sure_of_room(group.bytes.len() as u64)?;
-        if self.active.length >= self.options.segment_bytes && self.active.next > self.active.segment.first {
+        let is_full = self.active.length >= self.options.segment_bytes || self.shared.is_cut();
+        if is_full && self.active.next > self.active.segment.first {
             self.roll()?;
         }
         let Active { segment, file, length, next } = &mut self.active;

@@ -5,7 +5,9 @@
 
 mod backfill;
 mod doctor;
+mod erase;
 mod error;
+mod export;
 mod fx;
 mod ingest;
 mod lock;
@@ -18,6 +20,7 @@ mod segments;
 mod topics;
 mod wanted;
 mod watch;
+mod whom;
 
 use std::{
     fs,
@@ -35,7 +38,9 @@ use self::backfill::Backfills;
 pub use self::{
     backfill::Backfilled,
     doctor::Finding,
+    erase::Erased,
     error::OpsError,
+    export::Held,
     ingest::Ingested,
     lock::{DirLock, Taken, socket},
     quarantine::{Listed, Retried, SetAside, WithPayload},
@@ -80,6 +85,9 @@ pub struct Instance {
     rates: CurrentRates,
     phone_book: PhoneBook,
     wanted: Wanted,
+    vault: Vault,
+    /// What was asked to be forgotten and is not yet.
+    erasures: store::Keyspace,
     /// Of single objects the last that Stripe did not tell of.
     unanswered: std::sync::Mutex<Option<wanted::Unanswered>>,
     store: Store,
@@ -123,7 +131,13 @@ impl Instance {
             memory: settings.engine.memory,
             ..crate::engine::Settings::new(tmp.join("spill"))
         })?;
-        let rooms = Rooms { store: store.clone(), log: log.clone(), vault, lake: lake.clone(), names: names.clone() };
+        let rooms = Rooms {
+            store: store.clone(),
+            log: log.clone(),
+            vault: vault.clone(),
+            lake: lake.clone(),
+            names: names.clone(),
+        };
         let activator = Activator::open(rooms, &settings, project.clone(), Micros::now())?;
         let rates = CurrentRates::default();
         let runner = Runner::new(
@@ -145,6 +159,8 @@ impl Instance {
             rates,
             phone_book: PhoneBook::open(&store)?,
             wanted: Wanted::open(&store)?,
+            vault,
+            erasures: store.keyspace("erasures")?,
             unanswered: std::sync::Mutex::default(),
             settings,
             privacy_key,
@@ -166,6 +182,10 @@ impl Instance {
         instance.read_rates().await?;
         // Not before the identities of all that was ever held are known again.
         instance.log.follow()?;
+        if instance.erasures.prefix(b"").next().is_some() {
+            tracing::warn!("somebody was being forgotten when an earlier process ended: that is gone on with");
+            instance.finish_erasures(&Silent).await?;
+        }
         Ok(instance)
     }
 

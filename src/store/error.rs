@@ -39,7 +39,10 @@ pub enum StoreError {
          (privacy.key in the data directory, or [privacy] key_file)", path.display()
     )]
     WrongKey { path: PathBuf },
-    #[error("an entry of the vault in {} is damaged: restore the state folder from a backup", path.display())]
+    #[error(
+        "an entry of the vault in {} is damaged, or vault.keys is not the file that it was made with: restore the state \
+         folder and vault.keys from one backup, or run `tillstream rebuild`, which makes the vault again", path.display()
+    )]
     Sealed { path: PathBuf },
     #[error(
         "{} holds {bytes} bytes where a privacy key has 32: restore the file from a backup; another key would make \

@@ -6,6 +6,7 @@
 //! below drops what it cannot decode at start. The only room that names fjall.
 
 mod error;
+mod key_file;
 mod keyspace;
 mod privacy;
 mod vault;
@@ -29,7 +30,7 @@ pub use self::{
     error::{StoreError, remedy},
     keyspace::{Batch, Entry, Keyspace, Slice},
     privacy::privacy_key,
-    vault::Vault,
+    vault::{Kept, Vault},
 };
 
 /// Recently read blocks of all keyspaces.

@@ -101,38 +101,98 @@ fn a_key_too_long_is_an_error_and_no_panic() {
     assert!(matches!(store.keyspace(""), Err(StoreError::Name { .. })));
 }
 
+fn keep(vault: &Vault, texts: &[(&str, &str, &str, &str)]) {
+    let mut sealing = vault.sealing();
+    texts.iter().for_each(|(kind, hash, owner, text)| sealing.put(kind, hash, owner, text).unwrap());
+    sealing.commit().unwrap();
+}
+
 #[test]
 fn the_vault_gives_back_what_it_keeps_and_shows_nothing_on_disk() {
     let (dir, store) = open();
     let vault = Vault::new(&store, &[7; 32]).unwrap();
-    let mut batch = store.batch();
-    vault.put(&mut batch, "email", "h1", "ann@example.com").unwrap();
-    batch.commit_durable().unwrap();
+    let ann = [("email", "h1", "ann", "ann@example.com")];
+    keep(&vault, &ann);
+    store.sync().unwrap();
     assert_eq!(vault.get("email", "h1").unwrap().as_deref(), Some("ann@example.com"));
     assert_eq!(vault.get("phone", "h1").unwrap(), None);
 
-    let mut again = store.batch();
-    vault.put(&mut again, "email", "h1", "ann@example.com").unwrap();
-    assert!(again.is_empty(), "what is kept is not written again");
-
-    let journal = fs::read(dir.path().join("state/0.jnl")).unwrap();
-    assert!(journal.windows(2).any(|w| w == b"h1"));
-    assert!(!journal.windows(11).any(|w| w == b"example.com"));
+    let journal = || fs::read(dir.path().join("state/0.jnl")).unwrap();
+    let before = journal();
+    keep(&vault, &ann);
+    store.sync().unwrap();
+    assert!(journal() == before, "what is kept is not written again");
+    assert!(before.windows(2).any(|w| w == b"h1"));
+    assert!(!before.windows(11).any(|w| w == b"example.com"));
 }
 
 #[test]
 fn an_entry_of_the_vault_cannot_stand_for_another() {
     let (_dir, store) = open();
     let vault = Vault::new(&store, &[7; 32]).unwrap();
+    keep(&vault, &[("email", "h1", "ann", "ann@example.com")]);
+    let entries = store.keyspace("vault_entries").unwrap();
+    let sealed = entries.get(b"email\0h1\0ann").unwrap().unwrap();
     let mut batch = store.batch();
-    vault.put(&mut batch, "email", "h1", "ann@example.com").unwrap();
-    batch.commit().unwrap();
-    let entries = store.keyspace("vault").unwrap();
-    let sealed = entries.get(b"email\0h1").unwrap().unwrap();
-    let mut batch = store.batch();
-    batch.put(&entries, *b"email\0h2", sealed);
+    batch.put(&entries, *b"email\0h2\0ann", sealed);
     batch.commit().unwrap();
     assert!(matches!(vault.get("email", "h2"), Err(StoreError::Sealed { .. })));
+}
+
+#[test]
+fn who_is_forgotten_loses_their_key_and_nobody_else_theirs() {
+    let (dir, store) = open();
+    let vault = Vault::new(&store, &[7; 32]).unwrap();
+    keep(&vault, &[("email", "h1", "ann", "ann@example.com"), ("phone", "h2", "ann", "+447400123456")]);
+    keep(&vault, &[("phone", "h2", "bob", "+447400123456"), ("email", "h3", "bob", "bob@example.com")]);
+    let keys = store.keyspace("vault_keys").unwrap();
+    let anns = keys.get(b"ann").unwrap().unwrap();
+    let ann = std::collections::HashSet::from(["ann".to_owned()]);
+    assert_eq!(vault.kept_of(&ann).unwrap().len(), 2);
+    let wrapping = || fs::read(dir.path().join("vault.keys")).unwrap();
+    let before = wrapping();
+    assert_eq!(vault.forget(&ann).unwrap(), 2);
+    assert!(wrapping() != before && wrapping().len() == before.len());
+
+    let vault = Vault::new(&store, &[7; 32]).unwrap();
+    assert_eq!(vault.get("email", "h1").unwrap(), None);
+    assert_eq!(
+        vault.get("phone", "h2").unwrap().as_deref(),
+        Some("+447400123456"),
+        "the phone that both have is Bob's"
+    );
+    assert_eq!(vault.get("email", "h3").unwrap().as_deref(), Some("bob@example.com"));
+    assert!(vault.kept_of(&ann).unwrap().is_empty());
+
+    // Her key, as the store's files may still hold it, opens no more.
+    let mut batch = store.batch();
+    batch.put(&keys, *b"ann", anns);
+    batch.commit().unwrap();
+    keep(&vault, &[("email", "h1", "ann", "ann@example.com")]);
+    assert_eq!(
+        vault.get("email", "h1").unwrap().as_deref(),
+        Some("ann@example.com"),
+        "she came again, under a new key"
+    );
+}
+
+#[test]
+fn forgetting_that_was_cut_off_is_ended_by_the_next() {
+    let (dir, store) = open();
+    let vault = Vault::new(&store, &[7; 32]).unwrap();
+    keep(&vault, &[("email", "h1", "ann", "ann@example.com"), ("email", "h3", "bob", "bob@example.com")]);
+    let file = dir.path().join("vault.keys");
+    let before = fs::read(&file).unwrap();
+    vault.forget(&["ann".to_owned()].into()).unwrap();
+    // As if the machine had stopped before any of it was on the disk but the entries that went.
+    drop(vault);
+    fs::write(&file, before).unwrap();
+    let vault = Vault::new(&store, &[7; 32]).unwrap();
+    assert!(vault.get("email", "h3").is_err(), "the file is not the one that it was made with");
+    keep(&vault, &[("email", "h3", "bob", "bob@example.com")]);
+    assert_eq!(vault.get("email", "h3").unwrap().as_deref(), Some("bob@example.com"));
+    assert_eq!(vault.forget(&["bob".to_owned()].into()).unwrap(), 1);
+    assert_eq!(vault.get("email", "h3").unwrap(), None);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod bad_input;
 mod crash;
 mod disk;
 mod doubt;
+mod erase;
 mod hot_tail;
 #[cfg(feature = "kafka")]
 mod kafka;

@@ -33,6 +33,8 @@ row! {
         currency: Option<String>,
         first_seen_at: Micros,
         last_seen_at: Micros,
+        /// When its person asked to be forgotten: nothing is told of them here then.
+        erased_at: Option<Micros>,
     }
 }
 

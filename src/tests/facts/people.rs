@@ -20,7 +20,7 @@ fn claim(at: i64, mut identifiers: Vec<Identifier>, country: Option<&str>) -> Id
     identifiers.sort();
     identifiers.dedup();
     let attributes = Attributes { country: country.map(str::to_owned), ..Attributes::default() };
-    IdentityClaim { at: seconds(at), livemode: true, identifiers, attributes }
+    IdentityClaim { at: seconds(at), livemode: true, identifiers, attributes, erases: false }
 }
 
 /// What the loader does: for each claim, joins the components of its identifiers.
@@ -70,7 +70,13 @@ proptest! {
         let pool: Vec<Identifier> = (0..9).map(|i| identifier(kinds[i % 3], &format!("v{i}"))).collect();
         let claims: Vec<IdentityClaim> = links
             .iter()
-            .map(|&(at, a, b, c)| claim(at, vec![pool[a].clone(), pool[b].clone(), pool[c].clone()], Some(["DE", "FR"][a % 2])))
+            .map(|&(at, a, b, c)| {
+                let named = vec![pool[a].clone(), pool[b].clone(), pool[c].clone()];
+                // Some of them ask to be forgotten.
+                let erases = (a + b + c) % 7 == 0;
+                let country = (!erases).then_some(["DE", "FR"][a % 2]);
+                IdentityClaim { erases, ..claim(at, named, country) }
+            })
             .collect();
         let straight = learn(&claims);
         let mut mixed: Vec<(u32, &IdentityClaim)> = claims.iter().enumerate().map(|(i, c)| (order[i], c)).collect();
@@ -84,6 +90,12 @@ proptest! {
         for component in &straight {
             let best = component.identifiers().min().unwrap().clone();
             prop_assert_eq!(component.canonical(), Some(&best.seed));
+            for row in component.identity_rows() {
+                let of_it = |c: &&IdentityClaim| c.identifiers.iter().any(|i| i.id() == row.identity_id);
+                let asked = claims.iter().filter(of_it).filter(|c| c.erases).map(|c| c.at).min();
+                prop_assert_eq!(row.erased_at, asked);
+                prop_assert_eq!(row.country.is_none(), asked.is_some(), "nothing is told of whom asked, before or after");
+            }
             let by_seed: BTreeMap<PersonId, Identifier> =
                 component.identifiers().map(|i| (i.seed.clone(), i.clone())).collect();
             let merges = component.merges();

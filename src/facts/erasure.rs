@@ -1,0 +1,87 @@
+//! Somebody asked to be forgotten: our own record of it.
+//!
+//! It names them by hashes alone. From it on nothing is told of them in tables, however often and in whatever order their
+//! events come again, and nobody may write to the addresses that were theirs.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    DecodeError,
+    decode::Event,
+    identity::{Attributes, Component, Identifier, IdentifierKind, IdentityClaim},
+    suppression::{self, Word},
+};
+use crate::base::{Digest, Envelope, Micros, PersonId, Source, Via};
+
+/// The type of the record.
+pub const ERASED: &str = "person.erased";
+
+/// Who may not be written to any more, and why.
+const PLACE: &str = "erasure";
+
+/// The payload of the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erasure {
+    pub person_id: PersonId,
+    /// All that named them.
+    pub identifiers: Vec<(IdentifierKind, String)>,
+    /// Hashes of the phones that were told of them.
+    pub phones: Vec<String>,
+}
+
+impl Erasure {
+    /// Of whoever `component` is; `None` of a component of nothing.
+    pub fn of(component: &Component) -> Option<Erasure> {
+        let identifiers = component.identifiers().map(|i| (i.kind, i.value_hash.clone())).collect();
+        let mut phones: Vec<String> = component.phones().map(|(phone, _)| phone.to_owned()).collect();
+        phones.sort_unstable();
+        phones.dedup();
+        Some(Erasure { person_id: component.canonical()?.clone(), identifiers, phones })
+    }
+
+    pub fn envelope(&self, livemode: bool, at: Micros) -> Result<Envelope, serde_json::Error> {
+        let payload = serde_json::to_string(self)?;
+        Ok(Envelope {
+            source: Source::Tillstream,
+            event_id: format!("erasure:{}:{}", self.person_id, at.0),
+            event_type: ERASED.to_owned(),
+            api_version: None,
+            account: None,
+            livemode,
+            occurred_at: at,
+            received_at: at,
+            via: Via::Own,
+            object_type: Some("person".to_owned()),
+            object_id: Some(self.person_id.to_string()),
+            person_hint: None,
+            digest: Digest::of_json(&payload)?,
+            payload: Bytes::from(payload),
+        })
+    }
+
+    /// Where they could be written to: medium and hash.
+    fn destinations(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let emails = self.identifiers.iter().filter(|(kind, _)| *kind == IdentifierKind::Email);
+        let emails = emails.map(|(_, hash)| ("email", hash.as_str()));
+        emails.chain(self.phones.iter().map(|phone| ("sms", phone.as_str())))
+    }
+}
+
+pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
+    let erasure: Erasure = event.read()?;
+    let at = event.at();
+    for (channel, destination_hash) in erasure.destinations() {
+        let reason = Some("erased".to_owned());
+        suppression::say(event, Word { channel, destination_hash, reason, at, source: PLACE, lifted: false });
+    }
+    let mut identifiers: Vec<Identifier> =
+        erasure.identifiers.into_iter().map(|(kind, hash)| event.identifier(kind, hash)).collect();
+    identifiers.sort_unstable();
+    identifiers.dedup();
+    let (livemode, attributes) = (event.envelope.livemode, Attributes::default());
+    if !identifiers.is_empty() {
+        event.decoded.claims.push(IdentityClaim { at, livemode, identifiers, attributes, erases: true });
+    }
+    Ok(())
+}
