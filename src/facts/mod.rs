@@ -38,6 +38,7 @@ pub use self::{
     decode::{Contact, DecodeError, Decoded, Decoder},
     key::partition_key,
     observation::{ObjectKey, Observation},
+    redact::Texts,
     rows::{BatchError, Row, Stamped, batch},
     state::{ObjectState, StateError},
     table::Table,

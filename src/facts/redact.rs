@@ -4,7 +4,9 @@
 //! payload that is left are those of the payload that was. What else is personal leaves the word `erased`. Numbers, times,
 //! amounts, countries and the ids of objects stay.
 
-use regex::{NoExpand, Regex, RegexBuilder};
+use std::ops::Range;
+
+use regex::{Captures, Regex, RegexBuilder};
 use serde::{
     Deserialize,
     de::{MapAccess, Visitor},
@@ -90,7 +92,7 @@ impl Decoder {
         let redaction = Redaction::new(&self.names, contacts);
         // What is nested deeper than anything that was ever taken for an event is looked at as text.
         if Digest::of_json(payload).is_err() {
-            return redaction.within(payload);
+            return redaction.texts.cut_out(payload);
         }
         let mut out = String::with_capacity(payload.len());
         let whole = serde_json::from_str(payload).ok()?;
@@ -98,11 +100,53 @@ impl Decoder {
     }
 }
 
+/// Somebody's texts, looked for within longer ones, and never within a longer word: Ann's address is not in Joann's.
+pub struct Texts(Option<Regex>);
+
+impl Texts {
+    pub fn new(contacts: &[Contact]) -> Texts {
+        let mut patterns: Vec<String> = contacts.iter().flat_map(patterns).collect();
+        if patterns.is_empty() {
+            return Texts(None);
+        }
+        // The longest first: of two that begin alike the regex takes the first.
+        patterns.sort_by_key(|pattern| std::cmp::Reverse(pattern.len()));
+        Texts(RegexBuilder::new(&patterns.join("|")).case_insensitive(true).build().ok())
+    }
+
+    pub fn are_in(&self, said: &str) -> bool {
+        self.0.as_ref().is_some_and(|texts| texts.find_iter(said).any(|found| stands_alone(said, found.range())))
+    }
+
+    /// What is left of a text without them; `None` where none is in it.
+    fn cut_out(&self, said: &str) -> Option<String> {
+        let texts = self.0.as_ref().filter(|_| self.are_in(said))?;
+        let left = texts.replace_all(said, |found: &Captures| {
+            let whole = found.get_match();
+            if stands_alone(said, whole.range()) { CUT_OUT.to_owned() } else { whole.as_str().to_owned() }
+        });
+        Some(left.into_owned())
+    }
+}
+
+/// Whether neither a letter nor a digit, nor what joins them in an address, is beside it.
+fn stands_alone(said: &str, range: Range<usize>) -> bool {
+    let joins = |c: char| c.is_alphanumeric() || "._+-".contains(c);
+    let goes_on = |rest: &str| {
+        let mut rest = rest.chars();
+        match rest.next() {
+            // The end of a sentence is none of a name's.
+            Some('.' | '-') => rest.next().is_some_and(char::is_alphanumeric),
+            next => next.is_some_and(|c| c.is_alphanumeric() || c == '_'),
+        }
+    };
+    !said[..range.start].chars().next_back().is_some_and(joins) && !goes_on(&said[range.end..])
+}
+
 struct Redaction<'a> {
     names: &'a Pseudonymizer,
     contacts: &'a [Contact],
-    /// Finds any of the texts within another.
-    texts: Option<Regex>,
+    texts: Texts,
 }
 
 /// Where a value stands.
@@ -115,12 +159,7 @@ struct Place<'a> {
 
 impl<'a> Redaction<'a> {
     fn new(names: &'a Pseudonymizer, contacts: &'a [Contact]) -> Redaction<'a> {
-        let mut patterns: Vec<String> = contacts.iter().flat_map(patterns).collect();
-        // The longest first: of two that begin alike the regex takes the first.
-        patterns.sort_by_key(|pattern| std::cmp::Reverse(pattern.len()));
-        let texts =
-            (!patterns.is_empty()).then(|| RegexBuilder::new(&patterns.join("|")).case_insensitive(true).build());
-        Redaction { names, contacts, texts: texts.and_then(Result::ok) }
+        Redaction { names, contacts, texts: Texts::new(contacts) }
     }
 
     /// Writes the value to `out` as it may stay. Whether it is another now.
@@ -186,7 +225,7 @@ impl<'a> Redaction<'a> {
         if is_personal(place) || is_a_phone() || is_their_name() {
             return Some(ERASED.to_owned());
         }
-        self.within(said)
+        self.texts.cut_out(said)
     }
 
     fn theirs(&self, kind: &'static str) -> impl Iterator<Item = &Contact> {
@@ -201,12 +240,6 @@ impl<'a> Redaction<'a> {
         let others = others.iter().map(|(kind, hash)| (*kind, hash.as_str()));
         pseudonym::token(std::iter::once((IdentifierKind::Email.as_str(), email.as_str())).chain(others))
     }
-
-    /// A longer text without theirs in it.
-    fn within(&self, said: &str) -> Option<String> {
-        let texts = self.texts.as_ref().filter(|texts| texts.is_match(said))?;
-        Some(texts.replace_all(said, NoExpand(CUT_OUT)).into_owned())
-    }
 }
 
 /// What finds a contact within a longer text.
@@ -215,7 +248,7 @@ fn patterns(contact: &Contact) -> Vec<String> {
     match contact.kind {
         "email" => [text.to_owned(), text.replace('@', "%40")].iter().map(|t| regex::escape(t)).collect(),
         "phone" => vec![format!(r"\+?{}", regex::escape(text.trim_start_matches('+')))],
-        _ if text.chars().count() >= LEAST_NAME => vec![format!(r"\b{}\b", regex::escape(text))],
+        _ if text.chars().count() >= LEAST_NAME => vec![regex::escape(text)],
         _ => Vec::new(),
     }
 }
@@ -336,8 +369,9 @@ mod tests {
     #[test]
     fn what_is_no_json_loses_the_texts_alone() {
         let decoder = decoder();
-        let left = decoder.redacted("{\"email\": \"ANN@example.com\", \"to\": \"bob@example.com", &contacts(&decoder));
-        assert_eq!(left.as_deref(), Some("{\"email\": \"[erased]\", \"to\": \"bob@example.com"));
+        let cut = |email: &str| format!("{{\"email\": \"{email}\", \"to\": \"joann@example.com, jo.ann@example.com");
+        let left = decoder.redacted(&cut("ANN@example.com"), &contacts(&decoder));
+        assert_eq!(left, Some(cut("[erased]")), "Joann is somebody else");
         assert_eq!(decoder.redacted("nothing of theirs", &contacts(&decoder)), None);
     }
 }

@@ -18,7 +18,7 @@ use futures::StreamExt;
 use super::{LoadError, Loader, fold_in, recall, unreadable};
 use crate::{
     base::{Envelope, Logged, Offset, Source},
-    facts::{Contact, Decoder, Table, erasure::Erasure, identity::IdentifierKind, raw, replay},
+    facts::{Contact, Decoder, Table, Texts, erasure::Erasure, identity::IdentifierKind, raw, replay},
     lake::{Edit, Lake, changes_of},
 };
 
@@ -33,8 +33,10 @@ pub struct Sought {
     pub livemode: bool,
     /// Stripe's names for them: they stay, and lead to what nobody else is named in.
     pub customers: Vec<String>,
-    /// Clear texts that are theirs.
+    /// Clear texts that are theirs …
     pub contacts: Vec<Contact>,
+    /// … and those of them that are nobody else's: an event that names nobody and holds one is theirs.
+    pub traces: Vec<Contact>,
 }
 
 /// Rows that lost something.
@@ -99,16 +101,14 @@ struct Search {
     decoder: Decoder,
     sought: Sought,
     identifiers: HashSet<String>,
-    /// What an event that names nobody must hold to be theirs.
-    traces: Vec<String>,
+    traces: Texts,
 }
 
 impl Search {
     fn new(decoder: Decoder, sought: Sought) -> Search {
         let of = |(kind, hash): &(IdentifierKind, String)| format!("{}:{hash}", kind.as_str());
         let identifiers = sought.person.identifiers.iter().map(of).collect();
-        let texts = sought.contacts.iter().filter(|contact| contact.kind != "name").map(|contact| &contact.plaintext);
-        let traces = texts.chain(&sought.customers).map(|text| text.to_lowercase()).collect();
+        let traces = Texts::new(&sought.traces);
         Search { decoder, sought, identifiers, traces }
     }
 
@@ -147,8 +147,8 @@ impl Search {
     }
 
     fn has_a_trace(&self, payload: &str) -> bool {
-        let payload = payload.to_lowercase();
-        self.traces.iter().any(|trace| payload.contains(trace.as_str()))
+        let is_customer = |id: &String| payload.contains(&format!("\"{id}\""));
+        self.traces.are_in(payload) || self.sought.customers.iter().any(is_customer)
     }
 }
 

@@ -25,10 +25,15 @@ impl Instance {
     pub(super) async fn sought(&self, person: &Erasure, livemode: bool) -> Result<Sought, OpsError> {
         let (vault, owners) = (self.vault.clone(), self.owners(person));
         let kept = load::blocking(move || Ok(vault.kept_of(&owners)?)).await?;
-        let contacts =
-            kept.into_iter().filter_map(|kept| Contact::kept(&kept.kind, kept.hash, kept.plaintext)).collect();
+        let (mut contacts, mut traces) = (Vec::new(), Vec::new());
+        for kept in kept {
+            let is_trace = kept.kind != "name" && !kept.is_shared;
+            let Some(contact) = Contact::kept(&kept.kind, kept.hash, kept.plaintext) else { continue };
+            traces.extend(is_trace.then(|| contact.clone()));
+            contacts.push(contact);
+        }
         let customers = self.customers(&person.person_id, livemode).await?;
-        Ok(Sought { person: person.clone(), livemode, customers, contacts })
+        Ok(Sought { person: person.clone(), livemode, customers, contacts, traces })
     }
 
     async fn customers(&self, person: &PersonId, livemode: bool) -> Result<Vec<String>, OpsError> {

@@ -54,6 +54,8 @@ pub struct Kept {
     pub kind: String,
     pub hash: String,
     pub plaintext: String,
+    /// Others have it too.
+    pub is_shared: bool,
 }
 
 impl Vault {
@@ -98,7 +100,8 @@ impl Vault {
             };
             if let Some(key) = self.0.key_of(&wrapping, owner)? {
                 let plaintext = self.0.open(&key, &name, &sealed)?;
-                kept.push(Kept { kind: kind.to_owned(), hash: hash.to_owned(), plaintext });
+                let is_shared = self.0.others_have(kind, hash, people)?;
+                kept.push(Kept { kind: kind.to_owned(), hash: hash.to_owned(), plaintext, is_shared });
             }
         }
         Ok(kept)
@@ -193,6 +196,15 @@ impl Sealing<'_> {
 impl Inner {
     fn wrapping(&self) -> RwLockReadGuard<'_, KeyFile> {
         self.wrapping.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn others_have(&self, kind: &str, hash: &str, people: &HashSet<String>) -> Result<bool, StoreError> {
+        for entry in self.entries.prefix(&name(kind, hash, "")) {
+            if owner_of(&entry?.0).is_some_and(|owner| !people.contains(owner)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// `None` of somebody without one.
