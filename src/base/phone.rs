@@ -47,6 +47,11 @@ impl E164 {
         &self.0
     }
 
+    /// Its digits without the country's code.
+    pub fn national(&self) -> String {
+        parse(&self.0, None).map_or_else(|_| self.0.clone(), |number| number.get_national_significant_number())
+    }
+
     /// The country of the number, two letters. `None` of a number of no country, as +800 …
     pub fn region(&self) -> Option<String> {
         region(&parse(&self.0, None).ok()?)

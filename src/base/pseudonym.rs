@@ -52,6 +52,16 @@ impl Pseudonymizer {
     }
 }
 
+/// Whether an address stands somewhere in a text, or stood there once.
+pub fn is_address(text: &str) -> bool {
+    let is_one = |at: &str| text.split_once(at).is_some_and(|(name, host)| !name.is_empty() && host.contains('.'));
+    is_one("@") || is_one("%40") || text.contains(CUT_OUT) || text.starts_with(TOKEN)
+}
+
+/// What stands for a text within a longer one.
+pub const CUT_OUT: &str = "[erased]";
+/// What stands for a value that has no hash.
+pub const ERASED: &str = "erased";
 /// What a token begins with.
 pub const TOKEN: &str = "erased:";
 /// Hexadecimal digits of a hash.

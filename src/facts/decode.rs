@@ -47,6 +47,20 @@ pub struct Decoded {
     pub handled: bool,
 }
 
+impl Decoded {
+    /// Whether the same rows are made of both. What is told of a person may differ, and what a payload's digests are.
+    pub fn makes_the_same(&self, other: &Decoded) -> bool {
+        let seen = |o: &Observation| {
+            let sight = o.sight.as_ref().map(|s| (s.at, s.own, s.whole, s.step, s.row.clone()));
+            (o.key.clone(), sight, o.marks.clone(), o.parts.clone())
+        };
+        let named = |claim: &IdentityClaim| claim.identifiers.clone();
+        self.rows == other.rows
+            && self.observations.iter().map(seen).eq(other.observations.iter().map(seen))
+            && self.claims.iter().map(named).eq(other.claims.iter().map(named))
+    }
+}
+
 /// A clear text and the hash that stands for it in tables.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Contact {
@@ -97,6 +111,19 @@ impl Decoder {
     /// `default_region`: two letters, how to read a phone number that names no country.
     pub fn new(names: Pseudonymizer, default_region: Option<String>, shared: SharedAddresses) -> Decoder {
         Decoder { names, default_region, shared, phones: Arc::default() }
+    }
+
+    /// The names of the identifiers that the envelope's `person_hint` may be.
+    pub fn hinted(&self, envelope: &Envelope) -> Vec<String> {
+        let kinds: &[IdentifierKind] = match envelope.source {
+            Source::Stripe => &[IdentifierKind::Customer],
+            Source::Klaviyo => &[IdentifierKind::Klaviyo],
+            Source::Storefront => &[IdentifierKind::User, IdentifierKind::Anonymous],
+            Source::Orders => &[IdentifierKind::OrderRef],
+            Source::Tillstream | Source::Twilio | Source::Aliyun => &[],
+        };
+        let hints = envelope.person_hint.iter().flat_map(|hint| kinds.iter().map(move |kind| (kind.as_str(), hint)));
+        hints.map(|(kind, hint)| format!("{kind}:{}", self.names.hash(kind, hint))).collect()
     }
 
     pub fn decode(&self, envelope: &Envelope) -> Result<Decoded, DecodeError> {
@@ -166,6 +193,17 @@ impl<'a> Event<'a> {
         };
         let key = self.key(table, id);
         self.decoded.observations.push(Observation { key, sight: Some(sight), marks, parts: Vec::new() });
+    }
+
+    /// The shop's own id of something, for a row: an address or a phone that somebody made an id of is not for tables.
+    pub fn reference(&self, text: Option<&str>) -> Option<String> {
+        let (text, names) = (text?, &self.decoder.names);
+        if !text.contains(['@', '+', ':']) {
+            return Some(text.to_owned());
+        }
+        let phone = || Sender::of(text).map(|sender| format!("phone:{}", sender.hash(names)));
+        let hashed = names.email(text).map(|hash| format!("email:{hash}")).or_else(phone);
+        Some(hashed.unwrap_or_else(|| text.to_owned()))
     }
 
     pub fn ip_hash(&self, ip: Option<&str>) -> Option<String> {

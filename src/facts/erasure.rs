@@ -3,6 +3,8 @@
 //! It names them by hashes alone. From it on nothing is told of them in tables, however often and in whatever order their
 //! events come again, and nobody may write to the addresses that were theirs.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -26,25 +28,29 @@ pub struct Erasure {
     pub person_id: PersonId,
     /// All that named them.
     pub identifiers: Vec<(IdentifierKind, String)>,
-    /// Hashes of the phones that were told of them.
-    pub phones: Vec<String>,
+    /// Hashes of the phones that were told of them, and of nobody else.
+    pub phones: BTreeSet<String>,
 }
 
 impl Erasure {
-    /// Of whoever `component` is; `None` of a component of nothing.
-    pub fn of(component: &Component) -> Option<Erasure> {
+    /// Of whoever `component` is, with those of their phones that are `theirs` alone; `None` of a component of nothing.
+    pub fn of<E>(component: &Component, theirs: impl Fn(&str) -> Result<bool, E>) -> Result<Option<Erasure>, E> {
+        let Some(person_id) = component.canonical().cloned() else { return Ok(None) };
         let identifiers = component.identifiers().map(|i| (i.kind, i.value_hash.clone())).collect();
-        let mut phones: Vec<String> = component.phones().map(|(phone, _)| phone.to_owned()).collect();
-        phones.sort_unstable();
-        phones.dedup();
-        Some(Erasure { person_id: component.canonical()?.clone(), identifiers, phones })
+        let mut phones = BTreeSet::new();
+        for (phone, _) in component.phones() {
+            if theirs(phone)? {
+                phones.insert(phone.to_owned());
+            }
+        }
+        Ok(Some(Erasure { person_id, identifiers, phones }))
     }
 
     pub fn envelope(&self, livemode: bool, at: Micros) -> Result<Envelope, serde_json::Error> {
         let payload = serde_json::to_string(self)?;
         Ok(Envelope {
             source: Source::Tillstream,
-            event_id: format!("erasure:{}:{}", self.person_id, at.0),
+            event_id: format!("erasure:{}:{}:{livemode}", self.person_id, at.0),
             event_type: ERASED.to_owned(),
             api_version: None,
             account: None,

@@ -228,6 +228,8 @@ pub struct Component {
     nodes: Vec<Node>,
     /// A spanning tree, by time.
     links: Vec<Link>,
+    /// Whether any of the nodes is.
+    erased: bool,
 }
 
 impl Component {
@@ -257,7 +259,8 @@ impl Component {
         }
         let nodes: Vec<Node> = nodes.into_values().collect();
         let links = earliest_tree(&nodes, links);
-        Component { nodes, links }
+        let erased = nodes.iter().any(|node| node.erased.is_some());
+        Component { nodes, links, erased }
     }
 
     /// Takes in a claim that names only identifiers of this component, later than all that links them: it changes when they
@@ -271,6 +274,7 @@ impl Component {
         for (identifier, place) in claim.identifiers.iter().zip(places) {
             self.nodes[place].merge(Node::of(claim, identifier));
         }
+        self.erased |= claim.erases;
         true
     }
 
@@ -296,10 +300,9 @@ impl Component {
         self.nodes.iter().filter_map(|node| Some((node.phone.as_ref()?.1.hash.as_str(), &node.identifier)))
     }
 
-    /// Whether a person who is named by one of these asked to be forgotten.
-    pub fn is_erased(&self, identifiers: &[Identifier]) -> bool {
-        let node = |identifier| self.find(identifier).and_then(|place| self.nodes.get(place));
-        identifiers.iter().filter_map(node).any(|node| node.erased.is_some())
+    /// Whether the person asked to be forgotten.
+    pub fn is_erased(&self) -> bool {
+        self.erased
     }
 
     /// The person: the seed of the best identifier. `None` of a component of nothing.

@@ -277,7 +277,7 @@ fn checkout_started(
     };
     Ok(CartEvent {
         event_id: event.envelope.event_id.clone(),
-        cart_id: properties.and_then(|p| p.cart_id.owned()),
+        cart_id: event.reference(properties.and_then(|p| p.cart_id.get())),
         kind: "checkout_started".to_owned(),
         product_id: None,
         quantity: None,
@@ -286,7 +286,7 @@ fn checkout_started(
         currency,
         occurred_at: event.at(),
         person_id,
-        order_ref: properties.and_then(|p| p.order_id.owned()),
+        order_ref: event.reference(properties.and_then(|p| p.order_id.get())),
         source: "klaviyo".to_owned(),
     })
 }

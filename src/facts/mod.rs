@@ -38,7 +38,7 @@ pub use self::{
     decode::{Contact, DecodeError, Decoded, Decoder},
     key::partition_key,
     observation::{ObjectKey, Observation},
-    redact::Texts,
+    redact::{Texts, Whose},
     rows::{BatchError, Row, Stamped, batch},
     state::{ObjectState, StateError},
     table::Table,

@@ -81,8 +81,8 @@ fn imported(
     let lines = || order.lines.iter().filter_map(Maybe::get);
     let row = ImportedOrder {
         order_id: id.to_owned(),
-        external_ref: order.external_ref.owned().or(order.order_ref.owned()),
-        customer_ref: order.customer_ref.owned(),
+        external_ref: event.reference(order.external_ref.get().or(order.order_ref.get())),
+        customer_ref: event.reference(order.customer_ref.get()),
         person_id,
         ordered_at: event.at(),
         amount,
@@ -119,9 +119,9 @@ fn refunded(
         succeeded_at: None,
         failed_at: None,
         balance_transaction_id: None,
-        customer_ref: order.customer_ref.owned(),
+        customer_ref: event.reference(order.customer_ref.get()),
         person_id,
-        order_ref: order.order_ref.owned(),
+        order_ref: event.reference(order.order_ref.get()),
         source: "orders".to_owned(),
         order_ambiguous: false,
     };

@@ -83,6 +83,11 @@ fn told(names: &Pseudonymizer, number: &E164) -> Phone {
     }
 }
 
+/// Where one was erased the word says so, once for each part of it.
+fn is_a_name(text: &str) -> bool {
+    text.split_whitespace().any(|word| word != pseudonym::ERASED)
+}
+
 /// Gathers what one event tells of one person.
 pub(super) struct Someone<'a> {
     by: &'a Decoder,
@@ -160,7 +165,7 @@ impl<'a> Someone<'a> {
 
     /// A name, kept in the vault under the hash of the person's best identifier. To be told after all identifiers.
     pub fn named(&mut self, name: Option<&str>) {
-        let (Some(name), Some(best)) = (name.map(str::trim).filter(|n| !n.is_empty()), self.best()) else { return };
+        let (Some(name), Some(best)) = (name.map(str::trim).filter(|n| is_a_name(n)), self.best()) else { return };
         let contact = Contact::new("name", &best.value_hash, name.to_owned());
         self.contacts.push(contact);
     }

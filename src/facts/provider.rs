@@ -32,7 +32,7 @@ pub enum Sender {
 
 impl Sender {
     /// On another channel than SMS it is `whatsapp:+44…`, and its words are on that channel.
-    fn of(from: &str) -> Option<Sender> {
+    pub(super) fn of(from: &str) -> Option<Sender> {
         let erased = pseudonym::erased("phone", from).map(|hash| Sender::Erased(hash.to_owned()));
         let number = || E164::parse(Some(from).filter(|from| from.starts_with('+'))?, None).ok().map(Sender::Number);
         erased.or_else(number)

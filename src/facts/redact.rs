@@ -15,18 +15,19 @@ use serde_json::value::RawValue;
 
 use super::{Contact, Decoder, identity::IdentifierKind};
 use crate::base::{
-    Digest, Pseudonymizer,
-    pseudonym::{self, normal_email},
+    Digest, E164, Pseudonymizer,
+    pseudonym::{self, CUT_OUT, ERASED, normal_email},
 };
 
-/// What stands for a value of which nothing is needed any more.
-const ERASED: &str = "erased";
-/// The same within a longer text.
-const CUT_OUT: &str = "[erased]";
-/// A shorter name is looked for as a whole value alone: within other words it would be found by chance.
+/// A shorter name is one by its place alone: within other texts it would be found by chance.
 const LEAST_NAME: usize = 5;
-/// The same of a phone's digits.
-const LEAST_DIGITS: usize = 7;
+/// Of a phone: what is longer or shorter is none.
+const LEAST_DIGITS: usize = 6;
+const MOST_DIGITS: usize = 17;
+/// Of the text of one, in bytes.
+const MOST_TEXT: usize = 64;
+/// What people write between the digits of a phone.
+const BETWEEN_DIGITS: &str = r"[\s().\-/]{0,3}";
 
 /// Keys whose text is personal whoever sends it, in lower case and letters alone.
 const PERSONAL: [&str; 31] = [
@@ -85,11 +86,23 @@ const OF_A_PERSON: [&str; 18] = [
     "user",
 ];
 
+/// How much of a payload goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// It is theirs: all that is personal.
+    Theirs,
+    /// It is somebody else's, and names them: their texts alone.
+    Others,
+}
+
 impl Decoder {
-    /// `payload` without what tells who it is of. `contacts`: the texts that are theirs, its own among them. `None` where
-    /// nothing in it does.
-    pub fn redacted(&self, payload: &str, contacts: &[Contact]) -> Option<String> {
-        let redaction = Redaction::new(&self.names, contacts);
+    /// `payload` without what tells who they are whose texts are `contacts`: its own are among them where it is theirs. `None`
+    /// where nothing in it does.
+    pub fn redacted(&self, payload: &str, whose: Whose, contacts: &[Contact]) -> Option<String> {
+        let regions =
+            contacts.iter().filter(|c| c.kind == "phone").filter_map(|c| E164::parse(&c.plaintext, None).ok());
+        let regions = regions.filter_map(|phone| phone.region()).chain(self.default_region.clone()).collect();
+        let redaction = Redaction { names: &self.names, whose, contacts, regions, texts: Texts::new(contacts) };
         // What is nested deeper than anything that was ever taken for an event is looked at as text.
         if Digest::of_json(payload).is_err() {
             return redaction.texts.cut_out(payload);
@@ -119,7 +132,7 @@ impl Texts {
     }
 
     /// What is left of a text without them; `None` where none is in it.
-    fn cut_out(&self, said: &str) -> Option<String> {
+    pub fn cut_out(&self, said: &str) -> Option<String> {
         let texts = self.0.as_ref().filter(|_| self.are_in(said))?;
         let left = texts.replace_all(said, |found: &Captures| {
             let whole = found.get_match();
@@ -127,6 +140,26 @@ impl Texts {
         });
         Some(left.into_owned())
     }
+}
+
+/// What finds a contact within a longer text. A name of one word is not looked for: it may be a page, a city or a brand.
+fn patterns(contact: &Contact) -> Vec<String> {
+    let text = contact.plaintext.as_str();
+    match contact.kind {
+        // As it stands, in an address of a page, and as JSON may write it.
+        "email" => ["@", "%40", r"\\u0040"].map(|at| regex::escape(text).replace('@', at)).to_vec(),
+        "phone" => E164::parse(text, None).map(|phone| phone_pattern(&phone)).into_iter().collect(),
+        _ if is_a_full_name(text) => vec![regex::escape(text)],
+        _ => Vec::new(),
+    }
+}
+
+/// The number with its country or without, its digits apart or together.
+fn phone_pattern(phone: &E164) -> String {
+    let (all, national) = (phone.as_str().trim_start_matches('+'), phone.national());
+    let country = all.strip_suffix(national.as_str()).unwrap_or_default();
+    let apart = |digits: &str| digits.chars().map(String::from).collect::<Vec<_>>().join(BETWEEN_DIGITS);
+    format!(r"(?:\+?{country}{BETWEEN_DIGITS}\(?0?\)?{BETWEEN_DIGITS}|\(?0)?{}", apart(&national))
 }
 
 /// Whether neither a letter nor a digit, nor what joins them in an address, is beside it.
@@ -143,9 +176,16 @@ fn stands_alone(said: &str, range: Range<usize>) -> bool {
     !said[..range.start].chars().next_back().is_some_and(joins) && !goes_on(&said[range.end..])
 }
 
+fn is_a_full_name(text: &str) -> bool {
+    text.contains(char::is_whitespace) && text.chars().count() >= LEAST_NAME
+}
+
 struct Redaction<'a> {
     names: &'a Pseudonymizer,
+    whose: Whose,
     contacts: &'a [Contact],
+    /// Two letters, of their phones and of the merchant: how a national number may be read.
+    regions: Vec<String>,
     texts: Texts,
 }
 
@@ -157,11 +197,7 @@ struct Place<'a> {
     of_a_person: bool,
 }
 
-impl<'a> Redaction<'a> {
-    fn new(names: &'a Pseudonymizer, contacts: &'a [Contact]) -> Redaction<'a> {
-        Redaction { names, contacts, texts: Texts::new(contacts) }
-    }
-
+impl Redaction<'_> {
     /// Writes the value to `out` as it may stay. Whether it is another now.
     fn walk(&self, value: &RawValue, place: Place, out: &mut String) -> Result<bool, serde_json::Error> {
         let text = value.get();
@@ -189,13 +225,17 @@ impl<'a> Redaction<'a> {
             }
             Some(b'"') => {
                 let said: String = serde_json::from_str(text)?;
-                let left = self.left_of(&said, place);
-                changed = left.as_ref().is_some_and(|left| *left != said);
+                let left = self.left_of(&said, place).filter(|left| *left != said);
+                changed = left.is_some();
                 out.push_str(&serde_json::to_string(&left.unwrap_or(said))?);
             }
-            Some(b'-' | b'0'..=b'9') if is_personal(place) || place.key.contains("phone") => {
-                out.push_str("null");
-                changed = true;
+            Some(b'-' | b'0'..=b'9') => {
+                let left = match self.phone(text, place) {
+                    Some(token) => Some(serde_json::to_string(&token)?),
+                    None => self.is_personal(place).then(|| "null".to_owned()),
+                };
+                changed = left.is_some();
+                out.push_str(left.as_deref().unwrap_or(text));
             }
             _ => out.push_str(text),
         }
@@ -204,76 +244,69 @@ impl<'a> Redaction<'a> {
 
     /// What is left of a text; `None` where all of it may stay.
     fn left_of(&self, said: &str, place: Place) -> Option<String> {
-        let said = said.trim();
-        if said.is_empty() || said == ERASED || said.starts_with(pseudonym::TOKEN) {
+        let trimmed = said.trim();
+        if trimmed.is_empty() || trimmed == ERASED || trimmed.starts_with(pseudonym::TOKEN) {
             return None;
         }
-        if let Some(address) = normal_email(said).filter(|a| !a.contains(char::is_whitespace))
-            && (place.key.contains("email") || self.theirs("email").any(|contact| contact.plaintext == address))
-        {
-            return Some(self.token_of(said, &address));
+        self.email(said, place).or_else(|| self.phone(said, place)).or_else(|| self.ip(said, place)).or_else(|| {
+            let is_their_name = is_a_full_name(trimmed)
+                && self.theirs("name").any(|contact| contact.plaintext.to_lowercase() == trimmed.to_lowercase());
+            match self.is_personal(place) || is_their_name {
+                true => Some(ERASED.to_owned()),
+                false => self.texts.cut_out(said),
+            }
+        })
+    }
+
+    fn email(&self, said: &str, place: Place) -> Option<String> {
+        let address = normal_email(said).filter(|address| !address.contains(char::is_whitespace))?;
+        let is_one = self.whose == Whose::Theirs && place.key.contains("email");
+        let is_theirs = is_one || self.theirs("email").any(|contact| contact.plaintext == address);
+        let kind = IdentifierKind::Email.as_str();
+        is_theirs.then(|| self.token(said, kind, &self.names.hash(kind, &address)))
+    }
+
+    /// A phone of theirs in whatever way it is written, and under a phone's key what only may be one.
+    fn phone(&self, said: &str, place: Place) -> Option<String> {
+        let digits = said.chars().filter(|c| c.is_numeric()).count();
+        if !(LEAST_DIGITS..=MOST_DIGITS).contains(&digits) || said.len() > MOST_TEXT {
+            return None;
         }
-        if let Some(contact) = self.theirs("phone").find(|contact| is_the_phone(&contact.plaintext, said)) {
-            return Some(pseudonym::token([("phone", contact.hash.as_str())]));
+        let regions = std::iter::once(None).chain(self.regions.iter().map(|region| Some(region.as_str())));
+        let read: Vec<E164> = regions.filter_map(|region| E164::parse(said, region).ok()).collect();
+        let contact = self.theirs("phone").find(|c| read.iter().any(|phone| phone.as_str() == c.plaintext));
+        let is_one = self.whose == Whose::Theirs && place.key.contains("phone");
+        match contact {
+            Some(contact) => Some(self.token(said, "phone", &contact.hash)),
+            None => is_one.then(|| ERASED.to_owned()),
         }
-        if IPS.contains(&place.key) {
-            return Some(pseudonym::token([("ip", self.names.hash("ip", said).as_str())]));
-        }
-        let is_their_name =
-            || self.theirs("name").any(|contact| contact.plaintext.to_lowercase() == said.to_lowercase());
-        let is_a_phone = || place.key.contains("phone") && digits(said).len() >= LEAST_DIGITS;
-        if is_personal(place) || is_a_phone() || is_their_name() {
-            return Some(ERASED.to_owned());
-        }
-        self.texts.cut_out(said)
+    }
+
+    fn ip(&self, said: &str, place: Place) -> Option<String> {
+        let is_one = self.whose == Whose::Theirs && IPS.contains(&place.key);
+        is_one.then(|| pseudonym::token([("ip", self.names.hash("ip", said).as_str())]))
     }
 
     fn theirs(&self, kind: &'static str) -> impl Iterator<Item = &Contact> {
         self.contacts.iter().filter(move |contact| contact.kind == kind)
     }
 
-    /// The address as whatever it may have been read as.
-    fn token_of(&self, said: &str, address: &str) -> String {
-        let email = self.names.hash(IdentifierKind::Email.as_str(), address);
+    /// A text as whatever it may be read as.
+    fn token(&self, said: &str, kind: &str, hash: &str) -> String {
         let others = [IdentifierKind::User, IdentifierKind::OrderRef, IdentifierKind::Anonymous];
         let others = others.map(|kind| (kind.as_str(), self.names.hash(kind.as_str(), said)));
         let others = others.iter().map(|(kind, hash)| (*kind, hash.as_str()));
-        pseudonym::token(std::iter::once((IdentifierKind::Email.as_str(), email.as_str())).chain(others))
+        pseudonym::token(std::iter::once((kind, hash)).chain(others))
     }
-}
 
-/// What finds a contact within a longer text.
-fn patterns(contact: &Contact) -> Vec<String> {
-    let text = contact.plaintext.as_str();
-    match contact.kind {
-        "email" => [text.to_owned(), text.replace('@', "%40")].iter().map(|t| regex::escape(t)).collect(),
-        "phone" => vec![format!(r"\+?{}", regex::escape(text.trim_start_matches('+')))],
-        _ if text.chars().count() >= LEAST_NAME => vec![regex::escape(text)],
-        _ => Vec::new(),
+    fn is_personal(&self, place: Place) -> bool {
+        let is_personal = PERSONAL.contains(&place.key) || (place.of_a_person && matches!(place.key, "name" | "state"));
+        self.whose == Whose::Theirs && is_personal
     }
-}
-
-/// Whether `said` is the number, in whatever way it is written: with its country, or as it is dialled within it.
-fn is_the_phone(number: &str, said: &str) -> bool {
-    let is_spelt = |c: char| c.is_ascii_digit() || c.is_whitespace() || "+-.()/".contains(c);
-    if !said.trim_start_matches("tel:").chars().all(is_spelt) {
-        return false;
-    }
-    let dialled = digits(said);
-    let dialled = dialled.trim_start_matches('0');
-    dialled.len() >= LEAST_DIGITS && digits(number).ends_with(dialled)
-}
-
-fn is_personal(place: Place) -> bool {
-    PERSONAL.contains(&place.key) || (place.of_a_person && matches!(place.key, "name" | "state"))
 }
 
 fn is_a_persons(key: &str, entries: &[(String, &RawValue)]) -> bool {
     OF_A_PERSON.contains(&key) || entries.iter().any(|(key, value)| key == "object" && value.get() == "\"customer\"")
-}
-
-fn digits(text: &str) -> String {
-    text.chars().filter(char::is_ascii_digit).collect()
 }
 
 /// A key as it is compared: `$first_name`, `firstName` and `First name` are one.
@@ -344,7 +377,7 @@ mod tests {
             }),
         );
         let known = contacts(&decoder);
-        let left = decoder.redacted(&payload.to_string(), &known).unwrap();
+        let left = decoder.redacted(&payload.to_string(), Whose::Theirs, &known).unwrap();
         let read: Value = serde_json::from_str(&left).unwrap();
         for gone in ["nn@", "Ann", "ann", "7400", "High", "Leeds", "LS1", "10.0.0.1", "53.8"] {
             assert!(!left.contains(gone), "{gone} in {left}");
@@ -363,15 +396,52 @@ mod tests {
         let phone = read["billing_details"]["phone"].as_str().unwrap();
         assert_eq!(pseudonym::erased("phone", phone), Some(known[1].hash.as_str()));
         // Once is enough.
-        assert_eq!(decoder.redacted(&left, &known), None);
+        assert_eq!(decoder.redacted(&left, Whose::Theirs, &known), None);
     }
 
     #[test]
     fn what_is_no_json_loses_the_texts_alone() {
         let decoder = decoder();
         let cut = |email: &str| format!("{{\"email\": \"{email}\", \"to\": \"joann@example.com, jo.ann@example.com");
-        let left = decoder.redacted(&cut("ANN@example.com"), &contacts(&decoder));
+        let left = decoder.redacted(&cut("ANN@example.com"), Whose::Theirs, &contacts(&decoder));
         assert_eq!(left, Some(cut("[erased]")), "Joann is somebody else");
-        assert_eq!(decoder.redacted("nothing of theirs", &contacts(&decoder)), None);
+        assert_eq!(decoder.redacted("nothing of theirs", Whose::Theirs, &contacts(&decoder)), None);
+    }
+
+    #[test]
+    fn a_phone_is_known_in_whatever_way_it_is_written() {
+        let (decoder, known) = (decoder(), contacts(&decoder()));
+        let user = |said: &str| decoder.names.hash("user", said);
+        for said in
+            ["+447400123456", "07400 123456", "+44 (0)7400 123456", "\u{202a}+44 7400 123456\u{202c}", "447400123456"]
+        {
+            let left =
+                decoder.redacted(&json!({ "userId": said, "phone": said }).to_string(), Whose::Theirs, &known).unwrap();
+            let read: Value = serde_json::from_str(&left).unwrap();
+            let token = read["userId"].as_str().unwrap();
+            assert_eq!(pseudonym::erased("phone", token), Some(known[1].hash.as_str()), "{said}");
+            assert_eq!(decoder.names.hash("user", token), user(said), "an id that is a phone names whom it named");
+        }
+        let texts = Texts::new(&known[1..2]);
+        for said in ["ring 07400-123 456.", "tel:+44 7400 123456", "(0)7400123456", "44 7400123456"] {
+            assert!(texts.are_in(said), "{said}");
+        }
+        for said in ["order 107400123456", "+4474001234567", "07400 123457"] {
+            assert!(!texts.are_in(said), "{said}");
+        }
+        let number =
+            decoder.redacted(r#"{"phone":447400123456,"mobile":7400123456,"n":7}"#, Whose::Theirs, &known).unwrap();
+        assert!(!number.contains("7400123456") && number.contains("\"n\":7"), "{number}");
+    }
+
+    #[test]
+    fn what_is_somebody_elses_loses_their_texts_alone() {
+        let decoder = decoder();
+        let payload = json!({"type": "page", "email": "bob@example.com", "phone": "+33612345678", "city": "Paris",
+            "context": {"page": {"url": "https://shop.example/?email=ann%40example.com"}}, "product": "Lee"});
+        let left = decoder.redacted(&payload.to_string(), Whose::Others, &contacts(&decoder)).unwrap();
+        let mut wanted = payload;
+        wanted["context"]["page"]["url"] = "https://shop.example/?email=[erased]".into();
+        assert_eq!(serde_json::from_str::<Value>(&left).unwrap(), wanted);
     }
 }

@@ -9,7 +9,7 @@ use super::{
     json::{Maybe, Text, Whole, object},
     rows::{CartEvent, PageView, ProductView},
 };
-use crate::base::{Currency, PersonId};
+use crate::base::{Currency, PersonId, pseudonym};
 
 object! {
     struct Message<'a> {
@@ -168,7 +168,7 @@ fn tracked(event: &Event, message: &Message, person: Option<PersonId>) -> Result
     let value = properties.value.or(properties.total).or(properties.revenue);
     Ok(Some(Row::from(CartEvent {
         event_id: event.envelope.event_id.clone(),
-        cart_id: properties.cart_id.owned(),
+        cart_id: event.reference(properties.cart_id.get()),
         kind: kind.to_owned(),
         product_id: properties.product_id.owned(),
         quantity,
@@ -177,7 +177,7 @@ fn tracked(event: &Event, message: &Message, person: Option<PersonId>) -> Result
         currency,
         occurred_at: event.at(),
         person_id: person,
-        order_ref: properties.order_id.owned(),
+        order_ref: event.reference(properties.order_id.get()),
         source: "storefront".to_owned(),
     })))
 }
@@ -193,7 +193,7 @@ fn product_view(event: &Event, p: &Properties, person_id: Option<PersonId>) -> R
         category: p.category.owned(),
         price: price(event, "properties.price", p.price, currency)?,
         currency,
-        cart_id: p.cart_id.owned(),
+        cart_id: event.reference(p.cart_id.get()),
         source: "storefront".to_owned(),
     })
 }
@@ -216,7 +216,10 @@ fn path_of(url: &str) -> String {
         Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
         None => url,
     };
-    path.split(['?', '#']).next().unwrap_or_default().to_owned()
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    // Whose address it was is no matter of a path's.
+    let part = |part: &str| if pseudonym::is_address(part) { pseudonym::CUT_OUT.to_owned() } else { part.to_owned() };
+    path.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
 fn host_of(url: &str) -> Option<String> {

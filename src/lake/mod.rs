@@ -235,15 +235,24 @@ impl Lake {
         failed.map_or(Ok(done), Err)
     }
 
-    /// Writes the files anew that hold rows which `edit` changes, and leaves nothing of what they were: neither files nor, of
-    /// the table's log, commits before now. Returns how many rows are others. Queries that are running may fail by it.
+    /// Writes the files anew that hold rows which `edit` changes, and leaves nothing of what they were. Returns how many rows
+    /// are others. Queries that are running may fail by it.
     pub async fn rewrite(&self, table: &str, edit: &Edit) -> Result<u64> {
-        let _only = self.0.upkeep.lock().await;
-        let Some(table) = self.find(table) else { return Ok(0) };
-        let changed = rewrite::rewrite(&table, edit).await?;
-        self.publish();
-        upkeep::sweep(&table).await?;
+        let Some(found) = self.find(table) else { return Ok(0) };
+        let changed = rewrite::rewrite(&found, edit, &self.0.upkeep).await?;
+        self.sweep(table).await?;
         Ok(changed)
+    }
+
+    /// Leaves nothing of a table but what it is now: neither files nor, of its log, commits before. Queries that are running may
+    /// fail by it.
+    pub async fn sweep(&self, table: &str) -> Result<()> {
+        let _only = self.0.upkeep.lock().await;
+        self.publish();
+        match self.find(table) {
+            Some(table) => upkeep::sweep(&table).await,
+            None => Ok(()),
+        }
     }
 
     fn states(&self) -> impl Iterator<Item = Arc<TableState>> {

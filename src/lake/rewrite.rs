@@ -1,8 +1,9 @@
 //! Rows that must not stay as they are: their files are written anew, and go at once.
 //!
-//! A file without such a row is only read. It runs beside appends and instead of upkeep, so that no merge carries a row on
-//! that is being replaced.
+//! A file without such a row is only read. It runs beside appends, and beside upkeep file by file, so that no merge carries a
+//! row on that is being replaced.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -11,6 +12,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
+use tokio::sync::Mutex;
 
 use super::error::{LakeError, Result};
 use super::files::{self, off_the_runtime};
@@ -22,18 +24,22 @@ use super::upkeep::{exchange, rows_of};
 /// the same columns, and always the same for the same.
 pub type Edit = Arc<dyn Fn(&RecordBatch) -> std::result::Result<Option<(RecordBatch, u64)>, ArrowError> + Send + Sync>;
 
-/// Returns how many rows are others now.
-pub(super) async fn rewrite(table: &Table, edit: &Edit) -> Result<u64> {
-    let Some(state) = table.state() else { return Ok(0) };
+/// Returns how many rows are others now. Upkeep waits for one file at a time, `only` its lock, so what it merges meanwhile is
+/// looked at again.
+pub(super) async fn rewrite(table: &Table, edit: &Edit, only: &Mutex<()>) -> Result<u64> {
     let mut changed = 0;
-    for file in &state.files {
+    let mut clean: HashSet<String> = HashSet::new();
+    loop {
+        let _only = only.lock().await;
+        let Some(state) = table.state() else { return Ok(changed) };
+        let Some(file) = state.files.iter().find(|file| !clean.contains(&file.add.path)) else { return Ok(changed) };
         let rows = count(table, rows_of(&table.name, state.clone(), vec![file.clone()]).await?, edit.clone()).await?;
-        if rows > 0 {
-            write_anew(table, &state, file, edit.clone()).await?;
+        // One that is gone by now is in another, or nowhere.
+        if rows == 0 || write_anew(table, &state, file, edit.clone(), &mut clean).await? {
+            clean.insert(file.add.path.clone());
+            changed += rows;
         }
-        changed += rows;
     }
-    Ok(changed)
 }
 
 async fn count(table: &Table, mut rows: SendableRecordBatchStream, edit: Edit) -> Result<u64> {
@@ -49,7 +55,13 @@ async fn count(table: &Table, mut rows: SendableRecordBatchStream, edit: Edit) -
     .await
 }
 
-async fn write_anew(table: &Table, state: &Arc<TableState>, file: &Arc<DataFile>, edit: Edit) -> Result<()> {
+async fn write_anew(
+    table: &Table,
+    state: &Arc<TableState>,
+    file: &Arc<DataFile>,
+    edit: Edit,
+    clean: &mut HashSet<String>,
+) -> Result<bool> {
     let rows = rows_of(&table.name, state.clone(), vec![file.clone()]).await?;
     let schema = rows.schema();
     let edited = rows.map(move |batch| {
@@ -58,11 +70,10 @@ async fn write_anew(table: &Table, state: &Arc<TableState>, file: &Arc<DataFile>
     });
     let edited: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema, edited));
     let added = files::write_stream(&table.name, &table.log, &state.layout, edited).await?;
-    match exchange(table, vec![file.clone()], added).await? {
-        true => Ok(()),
-        // Only a rebuild takes files away meanwhile, and nobody runs one beside this.
-        false => Err(LakeError::Contended { table: table.name.to_string(), attempts: 1 }),
-    }
+    let written: Vec<String> = added.iter().map(|add| add.path.clone()).collect();
+    let exchanged = exchange(table, vec![file.clone()], added).await?;
+    clean.extend(written.into_iter().filter(|_| exchanged));
+    Ok(exchanged)
 }
 
 fn unreadable(table: &str, error: DataFusionError) -> LakeError {

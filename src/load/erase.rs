@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashSet,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,10 +18,10 @@ use arrow::{
 };
 use futures::StreamExt;
 
-use super::{LoadError, Loader, fold_in, recall, unreadable};
+use super::{LoadError, Loader, blocking, fold_in, recall, unreadable};
 use crate::{
     base::{Envelope, Logged, Offset, Source},
-    facts::{Contact, Decoder, Table, Texts, erasure::Erasure, identity::IdentifierKind, raw, replay},
+    facts::{Contact, Decoded, Decoder, Table, Texts, Whose, erasure::Erasure, identity::IdentifierKind, raw, replay},
     lake::{Edit, Lake, changes_of},
 };
 
@@ -31,49 +34,57 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Sought {
     pub person: Erasure,
     pub livemode: bool,
-    /// Stripe's names for them: they stay, and lead to what nobody else is named in.
-    pub customers: Vec<String>,
     /// Clear texts that are theirs …
     pub contacts: Vec<Contact>,
-    /// … and those of them that are nobody else's: an event that names nobody and holds one is theirs.
+    /// … and those of them that are nobody else's: what holds one speaks of them.
     pub traces: Vec<Contact>,
 }
 
-/// Rows that lost something.
+/// What lost something.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Redacted {
     pub events: u64,
     pub quarantined: u64,
+    /// Rows were made of what is gone: they are to be made again.
+    pub in_tables: bool,
 }
 
-/// Takes what tells who they are out of the tables, all versions of them.
-pub async fn redact(lake: &Lake, decoder: &Decoder, sought: Sought) -> Result<Redacted, LoadError> {
+/// Takes what tells who they are out of what was kept as it came.
+pub async fn redact(lake: &Lake, decoder: &Decoder, sought: Vec<Sought>) -> Result<Redacted, LoadError> {
     let search = Arc::new(Search::new(decoder.clone(), sought));
     let events: Edit = {
         let search = search.clone();
         Arc::new(move |batch| search.events(batch))
     };
-    let quarantined: Edit = Arc::new(move |batch| search.quarantined(batch));
+    let quarantined: Edit = {
+        let search = search.clone();
+        Arc::new(move |batch| search.quarantined(batch))
+    };
     let events = lake.rewrite(raw::EVENTS, &events).await?;
     let quarantined = lake.rewrite(raw::QUARANTINE, &quarantined).await?;
+    Ok(Redacted { events, quarantined, in_tables: search.in_tables.load(Ordering::Relaxed) })
+}
+
+/// Nothing is left of older versions of the tables that events make: neither what was told of somebody nor what it was made
+/// of.
+pub async fn sweep(lake: &Lake) -> Result<(), LoadError> {
     // What was told of them stands in rows that others were laid over.
     fold_in(lake, true).await?;
-    let as_it_is: Edit = Arc::new(|_| Ok(None));
-    let identities = Table::Identities.name();
-    for table in [identities, &changes_of(identities)] {
-        lake.rewrite(table, &as_it_is).await?;
+    for table in Table::ALL {
+        lake.sweep(table.name()).await?;
+        lake.sweep(&changes_of(table.name())).await?;
     }
-    Ok(Redacted { events, quarantined })
+    Ok(())
 }
 
 /// The events that speak of them, as they were kept.
 pub async fn events_about(lake: &Lake, decoder: &Decoder, sought: Sought) -> Result<Vec<Logged>, LoadError> {
-    let search = Search::new(decoder.clone(), sought);
+    let search = Search::new(decoder.clone(), vec![sought]);
     let mut found = Vec::new();
     let Some(mut rows) = recall::rows(&lake.snapshot(), raw::EVENTS, &[], None).await? else { return Ok(found) };
     while let Some(batch) = rows.next().await {
         let mut events = replay::events(&batch.map_err(unreadable)?).map_err(unreadable)?;
-        events.retain(|event| search.theirs(&event.envelope).is_some());
+        events.retain(|event| search.found(&event.envelope).is_some_and(|found| found.whose == Whose::Theirs));
         found.append(&mut events);
     }
     found.sort_by_key(|event| event.offset);
@@ -81,13 +92,16 @@ pub async fn events_about(lake: &Lake, decoder: &Decoder, sought: Sought) -> Res
 }
 
 impl Loader {
-    /// Trims the log of all before `end`, which must be loaded, and its segment begun with it.
-    pub async fn drop_log_before(&mut self, end: Offset) -> Result<(), LoadError> {
+    /// Commits all that the log has before `end`, where a segment begins, and removes it from there.
+    pub async fn empty_log(&mut self, end: Offset) -> Result<(), LoadError> {
+        while self.next < end && self.step().await?.is_some() {}
         self.commit().await?;
         self.store.sync()?;
         let began = Instant::now();
+        // The log's index is on disk a moment later than its events.
         while self.log.start() < end {
-            self.log.trim(end.min(self.committed))?;
+            let log = self.log.clone();
+            blocking(move || Ok(log.remove(end)?)).await?;
             if began.elapsed() > PATIENCE {
                 return Err(LoadError::CutOff(format!("the log still begins at {}, before {end}", self.log.start())));
             }
@@ -99,73 +113,118 @@ impl Loader {
 
 struct Search {
     decoder: Decoder,
+    people: Vec<Person>,
+    in_tables: AtomicBool,
+}
+
+/// One of them.
+struct Person {
     sought: Sought,
     identifiers: HashSet<String>,
     traces: Texts,
 }
 
+/// An event that speaks of one of them.
+struct Found<'a> {
+    person: &'a Person,
+    whose: Whose,
+    decoded: Option<Decoded>,
+}
+
 impl Search {
-    fn new(decoder: Decoder, sought: Sought) -> Search {
+    fn new(decoder: Decoder, sought: Vec<Sought>) -> Search {
         let of = |(kind, hash): &(IdentifierKind, String)| format!("{}:{hash}", kind.as_str());
-        let identifiers = sought.person.identifiers.iter().map(of).collect();
-        let traces = Texts::new(&sought.traces);
-        Search { decoder, sought, identifiers, traces }
+        let person = |sought: Sought| Person {
+            identifiers: sought.person.identifiers.iter().map(of).collect(),
+            traces: Texts::new(&sought.traces),
+            sought,
+        };
+        Search { decoder, people: sought.into_iter().map(person).collect(), in_tables: AtomicBool::new(false) }
     }
 
     fn events(&self, batch: &RecordBatch) -> Result<Option<(RecordBatch, u64)>, ArrowError> {
         let events = replay::events(batch).map_err(|e| ArrowError::from_external_error(e.into()))?;
-        let left = events.iter().map(|event| {
-            let (payload, own) = self.theirs(&event.envelope)?;
-            self.decoder.redacted(payload, &[own.as_slice(), &self.sought.contacts].concat())
-        });
-        with_payloads(batch, left.collect())
+        let left = events.iter().map(|event| self.redacted(&event.envelope)).collect();
+        with_texts(batch, "payload", left)
     }
 
-    /// The payload of an event that speaks of them, and the texts that it names; `None` of another.
-    fn theirs<'a>(&self, event: &'a Envelope) -> Option<(&'a str, Vec<Contact>)> {
-        if event.livemode != self.sought.livemode || event.source == Source::Tillstream {
-            return None;
-        }
-        let payload = str::from_utf8(&event.payload).ok()?;
-        let decoded = self.decoder.decode(event).unwrap_or_default();
-        let mut named = decoded.claims.iter().flat_map(|claim| &claim.identifiers);
-        let is_theirs = match decoded.claims.is_empty() {
-            true => self.has_a_trace(payload),
-            false => named.any(|identifier| self.identifiers.contains(&identifier.id())),
+    fn redacted(&self, event: &Envelope) -> Option<String> {
+        let Found { person, whose, decoded } = self.found(event)?;
+        let mut contacts = person.sought.contacts.clone();
+        contacts.extend(decoded.iter().flat_map(|d| &d.contacts).filter(|_| whose == Whose::Theirs).cloned());
+        let left = self.decoder.redacted(str::from_utf8(&event.payload).ok()?, whose, &contacts)?;
+        let again = self.decoder.decode(&Envelope { payload: left.clone().into(), ..event.clone() }).ok();
+        let is_the_same = match (&decoded, &again) {
+            (Some(before), Some(after)) => before.makes_the_same(after),
+            (before, after) => before.is_none() && after.is_none(),
         };
-        is_theirs.then_some((payload, decoded.contacts))
+        if !is_the_same {
+            self.in_tables.store(true, Ordering::Relaxed);
+        }
+        Some(left)
+    }
+
+    fn found(&self, event: &Envelope) -> Option<Found<'_>> {
+        let decoded = self.decoder.decode(event).ok();
+        let payload = str::from_utf8(&event.payload).ok()?;
+        let claims = decoded.iter().flat_map(|d| &d.claims).flat_map(|claim| &claim.identifiers);
+        let mut named: Vec<String> = claims.map(|identifier| identifier.id()).collect();
+        // Of what is not decoded the envelope tells whose it is.
+        if named.is_empty() {
+            named.extend(self.decoder.hinted(event));
+        }
+        let mut people = self.people.iter().filter(|person| person.sought.livemode == event.livemode);
+        let (person, whose) = people.find_map(|person| {
+            let is_named = named.iter().any(|identifier| person.identifiers.contains(identifier));
+            let has_a_trace = || person.traces.are_in(payload);
+            let whose = match () {
+                () if is_named && event.source != Source::Tillstream => Whose::Theirs,
+                () if has_a_trace() && (named.is_empty() && event.source != Source::Tillstream) => Whose::Theirs,
+                () if has_a_trace() => Whose::Others,
+                () => return None,
+            };
+            Some((person, whose))
+        })?;
+        Some(Found { person, whose, decoded })
     }
 
     /// Of input that is no event only their own texts go: whose the rest is nobody knows.
     fn quarantined(&self, batch: &RecordBatch) -> Result<Option<(RecordBatch, u64)>, ArrowError> {
-        let payloads = payloads(batch)?;
-        let left = payloads.iter().map(|payload| {
-            let payload = payload.filter(|payload| self.has_a_trace(payload))?;
-            self.decoder.redacted(payload, &self.sought.contacts)
-        });
-        with_payloads(batch, left.collect())
-    }
-
-    fn has_a_trace(&self, payload: &str) -> bool {
-        let is_customer = |id: &String| payload.contains(&format!("\"{id}\""));
-        self.traces.are_in(payload) || self.sought.customers.iter().any(is_customer)
+        let left = |name| -> Result<Vec<Option<String>>, ArrowError> {
+            let cut = |text: &str| {
+                let theirs = self.people.iter().filter(|person| person.traces.are_in(text));
+                let cut = |left: Option<String>, person: &Person| {
+                    let text = left.as_deref().unwrap_or(text);
+                    self.decoder.redacted(text, Whose::Others, &person.sought.contacts).or(left)
+                };
+                theirs.fold(None, cut)
+            };
+            Ok(texts(batch, name)?.iter().map(|text| text.and_then(cut)).collect())
+        };
+        let reasons = with_texts(batch, "reason", left("reason")?)?;
+        let told = reasons.as_ref().map_or(batch, |(batch, _)| batch);
+        Ok(with_texts(told, "payload", left("payload")?)?.or(reasons))
     }
 }
 
-fn payloads(batch: &RecordBatch) -> Result<&StringArray, ArrowError> {
-    let wrong = || ArrowError::SchemaError("there is no text column payload".to_owned());
-    batch.column_by_name("payload").and_then(|column| column.as_string_opt()).ok_or_else(wrong)
+fn texts<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray, ArrowError> {
+    let wrong = || ArrowError::SchemaError(format!("there is no text column {name}"));
+    batch.column_by_name(name).and_then(|column| column.as_string_opt()).ok_or_else(wrong)
 }
 
-/// The batch with other payloads where there are some.
-fn with_payloads(batch: &RecordBatch, left: Vec<Option<String>>) -> Result<Option<(RecordBatch, u64)>, ArrowError> {
+/// The batch with other texts in a column where there are some, and how many.
+fn with_texts(
+    batch: &RecordBatch,
+    name: &str,
+    left: Vec<Option<String>>,
+) -> Result<Option<(RecordBatch, u64)>, ArrowError> {
     let changed = left.iter().flatten().count() as u64;
     if changed == 0 {
         return Ok(None);
     }
-    let payloads: StringArray = payloads(batch)?.iter().zip(&left).map(|(old, new)| new.as_deref().or(old)).collect();
-    let at = batch.schema().index_of("payload")?;
+    let texts: StringArray = texts(batch, name)?.iter().zip(&left).map(|(old, new)| new.as_deref().or(old)).collect();
+    let at = batch.schema().index_of(name)?;
     let mut columns = batch.columns().to_vec();
-    columns[at] = Arc::new(payloads);
+    columns[at] = Arc::new(texts);
     Ok(Some((RecordBatch::try_new(batch.schema(), columns)?, changed)))
 }

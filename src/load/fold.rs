@@ -19,9 +19,9 @@ use super::{
     wanted::Wanted,
 };
 use crate::{
-    base::{Logged, Offset},
+    base::{Envelope, Logged, Offset, Source},
     facts::{
-        Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped, Table, Want,
+        Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped, Table, Want, Whose,
         raw::{self, Quarantined},
     },
     store::{Batch, Keyspace, Store, StoreError, Vault},
@@ -138,7 +138,9 @@ impl Folder {
                 }
             };
             run.unhandled += u64::from(!decoded.handled);
-            self.admit(event, decoded, folded, &mut run, &mut untouched)?;
+            if let Some(payload) = self.admit(event, decoded, folded, &mut run, &mut untouched)? {
+                run.redacted.insert(event.offset, payload);
+            }
             if let Some(retried) = raw::retried(&event.envelope) {
                 self.admit_again(event.offset, retried, again, folded, &mut run, &mut untouched)?;
             }
@@ -153,9 +155,12 @@ impl Folder {
     /// Keeps the addresses that `run` named: before its rows are seen, as whoever sees a person may want to reach them.
     pub fn keep_contacts(&self, run: &Run) -> Result<(), LoadError> {
         // The events of a run name a person again and again; the last word holds.
-        let latest: HashMap<_, _> = run.contacts.iter().map(|c| ((c.kind, &c.hash, &c.owner), &c.plaintext)).collect();
+        let latest: HashMap<_, _> = run.contacts.iter().map(|c| ((&c.owner, c.kind, &c.hash), &c.plaintext)).collect();
+        // Somebody's texts one after the other, and neighbours in the store's tree.
+        let mut latest: Vec<_> = latest.into_iter().collect();
+        latest.sort_unstable();
         let mut sealing = self.vault.sealing();
-        for ((kind, hash, owner), plaintext) in latest {
+        for ((owner, kind, hash), plaintext) in latest {
             // A phone that came with nothing else is its own.
             let owner = owner.as_ref().map_or(hash.as_str(), |owner| owner.0.as_str());
             sealing.put(kind, hash, owner, plaintext)?;
@@ -200,15 +205,26 @@ impl Folder {
         }
     }
 
+    /// Returns the payload as it may be kept, where it speaks of somebody who asked to be forgotten before.
     fn admit(
         &self,
         event: &Logged,
-        decoded: Decoded,
+        mut decoded: Decoded,
         folded: &mut Folded,
         run: &mut Run,
         untouched: &mut HashSet<ObjectKey>,
-    ) -> Result<(), LoadError> {
+    ) -> Result<Option<Bytes>, LoadError> {
         let livemode = event.envelope.livemode;
+        let below = folded.below.as_ref().map(|b| &b.people);
+        let mut erased = false;
+        for claim in &decoded.claims {
+            erased |= folded.people.admit((&self.people, below), claim, event.offset)?;
+        }
+        let redacted = match erased && event.envelope.source != Source::Tillstream {
+            true => self.redact(event, &mut decoded),
+            // Our own records name nobody.
+            false => None,
+        };
         let mut observations = decoded.observations;
         while let Some(observation) = observations.pop() {
             let key = observation.key().clone();
@@ -228,20 +244,21 @@ impl Folder {
             let row = Stamped { row, livemode, offset: event.offset };
             run.appended.entry(row.row.table()).or_default().push(Change { row, first: Some(event.offset) });
         }
-        let below = folded.below.as_ref().map(|b| &b.people);
-        let mut erased = false;
-        for claim in &decoded.claims {
-            erased |= folded.people.admit((&self.people, below), claim, event.offset)?;
-        }
         folded.wanted.extend(decoded.wanted);
-        if !erased {
-            run.contacts.extend(decoded.contacts);
-        } else if let Ok(payload) = str::from_utf8(&event.envelope.payload)
-            && let Some(left) = self.decoder.redacted(payload, &decoded.contacts)
-        {
-            run.redacted.insert(event.offset, left.into());
+        run.contacts.extend(decoded.contacts);
+        Ok(redacted)
+    }
+
+    /// Makes of `decoded` what the event says without what tells who it is of.
+    fn redact(&self, event: &Logged, decoded: &mut Decoded) -> Option<Bytes> {
+        let contacts = std::mem::take(&mut decoded.contacts);
+        let payload = str::from_utf8(&event.envelope.payload).ok()?;
+        let left: Bytes = self.decoder.redacted(payload, Whose::Theirs, &contacts)?.into();
+        let envelope = Envelope { payload: left.clone(), ..event.envelope.clone() };
+        if let Ok(again) = self.decoder.decode(&envelope) {
+            *decoded = Decoded { contacts: Vec::new(), ..again };
         }
-        Ok(())
+        Some(left)
     }
 
     /// The state of all objects that the events speak of, in the order of the store: it finds neighbours faster than the
@@ -415,7 +432,7 @@ pub fn all_rows(folder: &Folder) -> impl Iterator<Item = Result<Stamped, LoadErr
 mod tests {
     use super::*;
     use crate::{
-        base::{Micros, Pseudonymizer, SharedAddresses, Source},
+        base::{Micros, Pseudonymizer, SharedAddresses},
         tests::facts::envelope,
     };
 

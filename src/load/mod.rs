@@ -25,7 +25,7 @@ use std::{
     },
 };
 
-pub use erase::{Redacted, Sought, events_about, redact};
+pub use erase::{Sought, events_about, redact, sweep};
 pub use fold::Folder;
 pub use people::{PhoneBook, component};
 pub use publish::fold_in;

@@ -104,7 +104,7 @@ impl People {
             self.homes.insert(name, home);
         }
         self.touched.insert(home);
-        Ok(self.slots[home].component.is_erased(&claim.identifiers))
+        Ok(self.slots[home].component.is_erased())
     }
 
     /// Where the component of an identifier lies, read on first sight.

@@ -69,9 +69,18 @@ impl Embedded {
         gather(vec![answer]).await
     }
 
-    pub fn trim(&self, before: Offset) -> Result<u64, LogError> {
+    pub async fn begin_segment(&self) -> Result<Offset, AppendError> {
+        let (request, answer) = request::new_segment();
+        self.send(request)?;
+        match gather(vec![answer]).await?.first() {
+            Some(Appended::Stored(begins)) => Ok(*begins),
+            _ => Err(AppendError::Closed),
+        }
+    }
+
+    pub fn trim(&self, before: Offset, at_once: bool) -> Result<u64, LogError> {
         let known = self.index.sync()?;
-        self.shared.trim(before.min(known))
+        self.shared.trim(before.min(known), at_once)
     }
 
     pub fn restore(&self, identities: &[(Vec<u8>, Offset)]) -> Result<(), LogError> {

@@ -168,15 +168,20 @@ impl EventLog {
         self.0.embedded.shared.read(from, max_bytes)
     }
 
-    /// The next event begins a segment: once it is there, all before it can be [trimmed](EventLog::trim).
-    pub fn cut(&self) {
-        self.0.embedded.shared.cut();
+    /// Goes on in a new segment: all before can be [trimmed](EventLog::trim). Returns where it begins.
+    pub async fn begin_segment(&self) -> Result<Offset, AppendError> {
+        self.0.embedded.begin_segment().await
     }
 
     /// Lets go of the segments all of whose events are below `before`, as far as their identities are on disk in the
     /// index. Returns the bytes that are freed by and by.
     pub fn trim(&self, before: Offset) -> Result<u64, LogError> {
-        self.0.embedded.trim(before)
+        self.0.embedded.trim(before, false)
+    }
+
+    /// The same, and the files are removed before it returns, whoever waits for the disk meanwhile.
+    pub fn remove(&self, before: Offset) -> Result<u64, LogError> {
+        self.0.embedded.trim(before, true)
     }
 
     /// Takes up again the identities (see [`Envelope::identity`]) of events that were trimmed, after the index was lost with

@@ -25,6 +25,7 @@ pub(super) struct Request {
     answer: oneshot::Sender<Answer>,
     /// Given back just before the request is answered.
     room: Option<OwnedSemaphorePermit>,
+    begins_segment: bool,
 }
 
 struct Prepared {
@@ -62,12 +63,23 @@ pub(super) fn prepare(envelopes: &[Envelope]) -> Result<(Request, oneshot::Recei
         events.push(Prepared { keys: Keys::of(envelope), end: bodies.len() });
     }
     let (answer, answered) = oneshot::channel();
-    Ok((Request { events, bodies, answer, room: None }, answered))
+    Ok((Request { events, bodies, answer, room: None, begins_segment: false }, answered))
+}
+
+/// Of no event: what was asked for before lies in other segments than what is asked for after. The answer is where the new
+/// one begins.
+pub(super) fn new_segment() -> (Request, oneshot::Receiver<Answer>) {
+    let (answer, answered) = oneshot::channel();
+    (Request { events: Vec::new(), bodies: Vec::new(), answer, room: None, begins_segment: true }, answered)
 }
 
 impl Request {
     pub fn with_room(self, room: OwnedSemaphorePermit) -> Request {
         Request { room: Some(room), ..self }
+    }
+
+    pub fn begins_segment(&self) -> bool {
+        self.begins_segment
     }
 
     /// What it costs while it waits.

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -60,8 +60,6 @@ pub(super) struct Shared {
     segments: RwLock<Vec<Arc<Segment>>>,
     end: watch::Sender<Offset>,
     stopped: OnceLock<AppendError>,
-    /// The next group begins a segment.
-    cut: AtomicBool,
     /// Where the last few readers ended, latest last.
     pub(super) cursors: Mutex<Vec<Cursor>>,
 }
@@ -82,7 +80,6 @@ impl Shared {
             segments: RwLock::new(segments),
             end: watch::Sender::new(Offset(end)),
             stopped: OnceLock::new(),
-            cut: AtomicBool::new(false),
             cursors: Mutex::default(),
         }
     }
@@ -112,16 +109,6 @@ impl Shared {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
     }
 
-    /// See [`super::EventLog::cut`].
-    pub fn cut(&self) {
-        self.cut.store(true, Relaxed);
-    }
-
-    /// Whether to begin a segment, though the one before has room: asked once.
-    pub fn is_cut(&self) -> bool {
-        self.cut.swap(false, Relaxed)
-    }
-
     /// Fails where the log has stopped taking events.
     pub fn check(&self) -> Result<(), AppendError> {
         self.stopped.get().map_or(Ok(()), |e| Err(e.clone()))
@@ -134,8 +121,8 @@ impl Shared {
     }
 
     /// Lets go of whole segments that end at or below `before`, oldest first, never of the one that is written to. Returns
-    /// the bytes that are freed by and by.
-    pub fn trim(&self, before: Offset) -> Result<u64, LogError> {
+    /// the bytes that are freed, by and by or `at_once`.
+    pub fn trim(&self, before: Offset, at_once: bool) -> Result<u64, LogError> {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         let mut gone = Vec::new();
         let mut left = Ok(());
@@ -156,8 +143,14 @@ impl Shared {
         self.cursors.lock().unwrap_or_else(PoisonError::into_inner).retain(|c| c.segment.first >= start);
         let synced = sync_dir(&self.dir).map_err(LogError::io(&self.dir));
         let freed = gone.iter().map(|segment| segment.durable().1).sum();
-        trim::give_back(gone);
-        left.and(synced).map(|()| freed)
+        let removed = match at_once {
+            true => gone.iter().try_for_each(|segment| trim::remove_left(segment)),
+            false => {
+                trim::give_back(gone);
+                Ok(())
+            }
+        };
+        left.and(synced).and(removed.map_err(LogError::io(&self.dir))).map(|()| freed)
     }
 
     pub fn stats(&self) -> LogStats {

@@ -67,6 +67,11 @@ fn shorten(segment: Arc<Segment>, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes the file of a segment that left.
+pub(super) fn remove_left(segment: &Segment) -> io::Result<()> {
+    remove(&trimmed(&segment.path))
+}
+
 /// Removes a file that left the log, if nobody did yet.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

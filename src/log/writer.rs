@@ -165,7 +165,11 @@ impl Writer {
         counters.duplicates.fetch_add(group.duplicates, Relaxed);
         let Group { requests, offsets, .. } = group;
         for (request, answer) in requests {
-            request.answer(Ok(answer));
+            let answer = match request.begins_segment() {
+                true => self.roll().map(|()| vec![Appended::Stored(Offset(self.active.next))]),
+                false => Ok(answer),
+            };
+            request.answer(answer);
         }
         self.remember(offsets);
     }
@@ -173,8 +177,7 @@ impl Writer {
     /// Returns when the group's events are on disk.
     fn store(&mut self, group: &Group) -> Result<(), AppendError> {
         self.make_sure_of_room(group.bytes.len() as u64)?;
-        let is_full = self.active.length >= self.options.segment_bytes || self.shared.is_cut();
-        if is_full && self.active.next > self.active.segment.first {
+        if self.active.length >= self.options.segment_bytes {
             self.roll()?;
         }
         let Active { segment, file, length, next } = &mut self.active;
@@ -213,8 +216,11 @@ impl Writer {
         Err(refused(dir, &full))
     }
 
-    /// Goes on in a new segment.
+    /// Goes on in a new segment, unless this one has nothing yet.
     fn roll(&mut self) -> Result<(), AppendError> {
+        if self.active.next == self.active.segment.first {
+            return Ok(());
+        }
         let (dir, first) = (&self.shared.dir, self.active.next);
         let file = segment::prepare(dir, first, first, self.options.disk.as_ref())
             .map_err(|e| refused(&segment::path(dir, first), &e))?;

@@ -1,20 +1,22 @@
 //! A person is forgotten: their facts are counted on, and nothing says any more whose they are.
 //!
 //! ```text
-//! note that it was asked ──► record in the log ──► loaded: nobody is told of, nobody written to
-//!     ──► events, input that was set aside ──► the log before it ──► their key ──► the note goes
+//! note that it was asked ──► record in the log ──► loaded: nothing is told of them, nobody writes to them
+//!     ──► events, input that was set aside ──► tables, where they hold a text ──► old files, the log
+//!     ──► their key ──► the note goes
 //! ```
 //!
-//! What is cut off is gone on with by the next start, or by asking again: the texts to look for go last.
+//! What is cut off is gone on with: the texts to look for go last.
+
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Instance, OpsError};
 use crate::{
-    base::{Micros, Offset, Progress, progress::Silent},
+    base::{Micros, Progress, progress::Silent},
     facts::erasure::Erasure,
-    load::{self, Redacted, redact},
-    log::Appended,
+    load::{self, Sought, redact, sweep},
 };
 
 /// What an erasure came to.
@@ -46,14 +48,14 @@ impl Instance {
     /// Forgets `person`: an id (`per_…`), an e-mail address, a phone that nobody shares, or any id that named them.
     ///
     /// # Errors
-    /// Nobody, or more than one, is known by it; a disk that fails. What was begun is gone on with by the next start.
+    /// Nobody, or more than one, is known by it; a disk that fails. What was begun is gone on with by upkeep, by the next start,
+    /// or by asking again.
     pub async fn erase(&self, person: &str, progress: &dyn Progress) -> Result<Erased, OpsError> {
         self.load(&Silent).await?;
         let at = Micros::now();
         let mut batch = self.store.batch();
         for (livemode, component) in self.whom(person.trim()).await? {
-            let Some(erasure) = Erasure::of(&component) else { continue };
-            let asked = Asked { livemode, at, erasure };
+            let asked = Asked { livemode, at, erasure: self.known(livemode, &component)? };
             let name = format!("{livemode}:{}", asked.erasure.person_id);
             batch.put(&self.erasures, name.into_bytes(), serde_json::to_vec(&asked).map_err(unwritable)?);
         }
@@ -61,68 +63,75 @@ impl Instance {
         self.finish_erasures(progress).await
     }
 
-    /// Does what was asked for and is not done.
-    pub(super) async fn finish_erasures(&self, progress: &dyn Progress) -> Result<Erased, OpsError> {
+    /// Goes on with what was asked for and is not done; what fails is told, and tried again later.
+    pub(super) async fn resume_erasures(&self) {
+        if self.erasures.prefix(b"").next().is_none() {
+            return;
+        }
+        tracing::warn!("somebody is to be forgotten, and it was cut off: that is gone on with");
+        if let Err(error) = self.finish_erasures(&Silent).await {
+            tracing::error!("somebody is still to be forgotten: {error}");
+        }
+    }
+
+    async fn finish_erasures(&self, progress: &dyn Progress) -> Result<Erased, OpsError> {
+        let _only = self.forgetting.lock().await;
+        let mut asked: Vec<(Vec<u8>, Asked)> = Vec::new();
+        for entry in self.erasures.prefix(b"") {
+            let (name, value) = entry?;
+            asked.push((name.to_vec(), serde_json::from_slice(&value).map_err(unwritable)?));
+        }
+        progress.begin("Forgetting", None, "steps");
+        for (_, Asked { livemode, at, erasure }) in &asked {
+            let record = erasure.envelope(*livemode, *at).map_err(unwritable)?;
+            self.log.append(vec![record]).await?;
+        }
+        self.log.catch_up().await?;
+        self.load_and_commit().await?;
         let mut done = Erased::default();
-        let asked: Vec<(Vec<u8>, Asked)> = self
-            .erasures
-            .prefix(b"")
-            .map(|entry| {
-                let (name, asked) = entry?;
-                Ok((name.to_vec(), serde_json::from_slice(&asked).map_err(unwritable)?))
-            })
-            .collect::<Result<_, OpsError>>()?;
-        for (name, asked) in asked {
-            self.forget(asked, &mut done, progress).await?;
-            let mut batch = self.store.batch();
-            batch.delete(&self.erasures, name);
-            batch.commit_durable()?;
+        let (mut sought, mut owners) = (Vec::new(), HashSet::new());
+        for (_, Asked { livemode, erasure, .. }) in &asked {
+            sought.push(self.sought(erasure, *livemode).await?);
+            owners.extend(self.owners(erasure));
+            done.people.push(erasure.person_id.0.clone());
+            done.identifiers += erasure.identifiers.len() as u64;
         }
-        if self.log.is_shared() {
-            let topic =
-                "the topic that keeps the log, until its retention ends, and the end of its copy in the log folder";
-            done.elsewhere.push(topic.to_owned());
-        }
-        done.elsewhere.push(
-            "Stripe, Klaviyo and whoever else sent it: what they send again of this person is redacted as it comes"
-                .to_owned(),
-        );
+        self.forget(sought, &mut done).await?;
+        // Last, as it tells what to look for.
+        let vault = self.vault.clone();
+        done.contacts = load::blocking(move || Ok(vault.forget(&owners)?)).await? as u64;
+        let mut batch = self.store.batch();
+        asked.into_iter().for_each(|(name, _)| batch.delete(&self.erasures, name));
+        batch.commit_durable()?;
+        progress.end(&format!("{} events redacted", done.events));
+        done.people.dedup();
+        done.elsewhere = self.elsewhere();
         Ok(done)
     }
 
-    async fn forget(&self, asked: Asked, done: &mut Erased, progress: &dyn Progress) -> Result<(), OpsError> {
-        let Asked { livemode, at, erasure } = asked;
-        progress.begin("Forgetting", None, "rows");
-        let end = self.record(&erasure, livemode, at).await?;
-        let sought = self.sought(&erasure, livemode).await?;
-        let Redacted { events, quarantined } = redact(&self.lake, &self.decoder(), sought).await?;
-        self.lake.publish();
+    /// Takes what tells who they are out of events, input that was set aside, tables and log.
+    async fn forget(&self, sought: Vec<Sought>, done: &mut Erased) -> Result<(), OpsError> {
+        let redacted = {
+            let _raw = self.reading_raw.write().await;
+            redact(&self.lake, &self.decoder(), sought).await?
+        };
+        (done.events, done.quarantined) = (redacted.events, redacted.quarantined);
         load::note_versions(&self.lake, &self.store)?;
-        self.loader.lock().await.drop_log_before(end).await?;
-        // Last, as it tells what to look for.
-        let (vault, owners) = (self.vault.clone(), self.owners(&erasure));
-        let contacts = load::blocking(move || Ok(vault.forget(&owners)?)).await?;
-        progress.end(&format!("{events} events redacted"));
-        done.people.push(erasure.person_id.0.clone());
-        done.identifiers += erasure.identifiers.len() as u64;
-        done.events += events;
-        done.quarantined += quarantined;
-        done.contacts += contacts as u64;
-        Ok(())
+        if redacted.in_tables {
+            self.rebuild(&[], &Silent).await?;
+        }
+        sweep(&self.lake).await?;
+        load::note_versions(&self.lake, &self.store)?;
+        let end = self.log.begin_segment().await?;
+        Ok(self.loader.lock().await.empty_log(end).await?)
     }
 
-    /// Writes it into the log, once, and loads it; returns where what may not stay in the log ends.
-    async fn record(&self, erasure: &Erasure, livemode: bool, at: Micros) -> Result<Offset, OpsError> {
-        self.log.cut();
-        let record = erasure.envelope(livemode, at).map_err(unwritable)?;
-        let appended = self.log.append(vec![record]).await?;
-        self.log.catch_up().await?;
-        self.load_and_commit().await?;
-        Ok(match appended.first() {
-            Some(Appended::Stored(offset) | Appended::Duplicate(offset)) => *offset,
-            // What brokers keep is theirs to let go of.
-            Some(Appended::Delivered) | None => self.log.start(),
-        })
+    fn elsewhere(&self) -> Vec<String> {
+        let topic = "the topic that keeps the log, until its retention ends";
+        let senders = "Stripe, Klaviyo and whoever else sent it: what they send of this person again is redacted when it is loaded";
+        let copies = "backups, and what was exported";
+        let topic = self.log.is_shared().then_some(topic);
+        topic.into_iter().chain([senders, copies]).map(str::to_owned).collect()
     }
 }
 

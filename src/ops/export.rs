@@ -27,7 +27,7 @@ impl Instance {
         self.load(&Silent).await?;
         let mut held = Vec::new();
         for (livemode, component) in self.whom(person.trim()).await? {
-            let Some(person) = Erasure::of(&component) else { continue };
+            let person = self.known(livemode, &component)?;
             let sought = self.sought(&person, livemode).await?;
             for text in &sought.contacts {
                 held.push(Held {

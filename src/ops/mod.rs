@@ -32,7 +32,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 
 use self::backfill::Backfills;
 pub use self::{
@@ -88,6 +88,9 @@ pub struct Instance {
     vault: Vault,
     /// What was asked to be forgotten and is not yet.
     erasures: store::Keyspace,
+    forgetting: Mutex<()>,
+    /// Held for writing while events are redacted, whose files go.
+    reading_raw: RwLock<()>,
     /// Of single objects the last that Stripe did not tell of.
     unanswered: std::sync::Mutex<Option<wanted::Unanswered>>,
     store: Store,
@@ -161,6 +164,8 @@ impl Instance {
             wanted: Wanted::open(&store)?,
             vault,
             erasures: store.keyspace("erasures")?,
+            forgetting: Mutex::new(()),
+            reading_raw: RwLock::new(()),
             unanswered: std::sync::Mutex::default(),
             settings,
             privacy_key,
@@ -182,10 +187,7 @@ impl Instance {
         instance.read_rates().await?;
         // Not before the identities of all that was ever held are known again.
         instance.log.follow()?;
-        if instance.erasures.prefix(b"").next().is_some() {
-            tracing::warn!("somebody was being forgotten when an earlier process ended: that is gone on with");
-            instance.finish_erasures(&Silent).await?;
-        }
+        instance.resume_erasures().await;
         Ok(instance)
     }
 
@@ -281,6 +283,7 @@ impl Instance {
         }
         let done = maintained?;
         telemetry::upkept(done.files_merged as u64, done.files_deleted as u64, done.bytes_written);
+        self.resume_erasures().await;
         Ok(())
     }
 }

@@ -27,6 +27,7 @@ impl Instance {
         static REFOLDS: AtomicU64 = AtomicU64::new(0);
         let scratch = self.dir.join("tmp").join(format!("refold-{}", REFOLDS.fetch_add(1, Ordering::Relaxed)));
         std::fs::create_dir_all(&scratch).map_err(|e| OpsError::dir("make", &scratch, e))?;
+        let _raw = self.reading_raw.read().await;
         let decoder = self.decoder();
         let facts = (decoder, self.settings.merchant.id.as_str());
         Ok(refold(&self.lake.snapshot(), until, &scratch, &self.privacy_key, facts, progress).await?)

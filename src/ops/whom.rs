@@ -16,9 +16,18 @@ use crate::{
 };
 
 impl Instance {
+    /// What is known of whoever a component is. A phone that others have too is not theirs alone.
+    pub(super) fn known(&self, livemode: bool, component: &Component) -> Result<Erasure, OpsError> {
+        let is_theirs = |phone: &str| self.phone_book.people(livemode, phone, 2).map(|people| people < 2);
+        let known = Erasure::of(component, is_theirs)?;
+        known.ok_or_else(|| OpsError::Told("a person whom nothing names: run `tillstream rebuild`".to_owned()))
+    }
+
     /// Under which ids the vault may keep texts of theirs.
     pub(super) fn owners(&self, person: &Erasure) -> HashSet<String> {
-        person.identifiers.iter().map(|(kind, hash)| self.names.person(kind.as_str(), hash).0).collect()
+        let seeds = person.identifiers.iter().map(|(kind, hash)| self.names.person(kind.as_str(), hash).0);
+        // A phone that came with nothing else is its own owner.
+        seeds.chain(person.phones.iter().cloned()).collect()
     }
 
     /// What to look for in what was kept as it came.
@@ -32,30 +41,17 @@ impl Instance {
             traces.extend(is_trace.then(|| contact.clone()));
             contacts.push(contact);
         }
-        let customers = self.customers(&person.person_id, livemode).await?;
-        Ok(Sought { person: person.clone(), livemode, customers, contacts, traces })
-    }
-
-    async fn customers(&self, person: &PersonId, livemode: bool) -> Result<Vec<String>, OpsError> {
-        #[derive(Deserialize)]
-        struct Customer {
-            customer_id: String,
-        }
-        let sql = format!(
-            "SELECT DISTINCT customer_id FROM core.customers WHERE person_id = '{person}' AND livemode = {livemode} \
-             AND customer_id IS NOT NULL"
-        );
-        let rows: Vec<Customer> = self.session(Micros::now())?.rows(&sql).await?;
-        Ok(rows.into_iter().map(|row| row.customer_id).collect())
+        Ok(Sought { person: person.clone(), livemode, contacts, traces })
     }
 
     /// Who is meant, in the live world and in the test world.
     pub(super) async fn whom(&self, person: &str) -> Result<Vec<(bool, Component)>, OpsError> {
-        let identifiers = match E164::parse(person, self.settings.people.default_region.as_deref()) {
-            _ if person.starts_with("per_") => self.identifiers_where("person_id", person).await?,
-            Ok(phone) => self.identifiers_where("phone_e164_hash", &self.names.phone(&phone)).await?,
-            Err(_) => self.could_be(person),
-        };
+        let mut identifiers = self.could_be(person);
+        if person.starts_with("per_") {
+            identifiers.extend(self.identifiers_where("person_id", person).await?);
+        } else if let Ok(phone) = E164::parse(person, self.settings.people.default_region.as_deref()) {
+            identifiers.extend(self.identifiers_where("phone_e164_hash", &self.names.phone(&phone)).await?);
+        }
         let mut found: BTreeMap<(bool, PersonId), Component> = BTreeMap::new();
         for (livemode, identifier) in identifiers {
             if let Some(component) = component(&self.store, livemode, &identifier)?

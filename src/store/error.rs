@@ -45,6 +45,11 @@ pub enum StoreError {
     )]
     Sealed { path: PathBuf },
     #[error(
+        "{} is missing, and {} holds what was encrypted under it: restore both from one backup, or move the state folder away and \
+         start again: what it holds is made anew from the log and the tables", path.display(), state.display()
+    )]
+    NoVaultKeys { path: PathBuf, state: PathBuf },
+    #[error(
         "{} holds {bytes} bytes where a privacy key has 32: restore the file from a backup; another key would make \
          every person in the tables a stranger", path.display()
     )]

@@ -33,12 +33,15 @@ pub(super) struct KeyFile {
 }
 
 impl KeyFile {
-    /// Of the store in `dir`; made, with a key, where it is missing.
-    pub fn open(dir: &Path, seal_key: RandomizedNonceKey) -> Result<KeyFile, StoreError> {
+    /// Of the store in `dir`; made, with a key, where it is missing and nothing `is_needed` of it.
+    pub fn open(dir: &Path, seal_key: RandomizedNonceKey, is_needed: bool) -> Result<KeyFile, StoreError> {
         let path = dir.with_file_name("vault.keys");
         let mut file = KeyFile { path, seal_key, keys: Vec::new() };
         match fs::read(&file.path) {
             Ok(sealed) => file.keys = file.read(&sealed).ok_or_else(|| file.damaged())?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && is_needed => {
+                return Err(StoreError::NoVaultKeys { path: file.path, state: dir.to_owned() });
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => file.begin_another()?,
             Err(e) => return Err(StoreError::io(&file.path, e)),
         }
@@ -68,14 +71,20 @@ impl KeyFile {
         let mut record = [0; RECORD];
         rand::fill(&mut record).map_err(|Unspecified| StoreError::NoRandom { path: self.path.clone() })?;
         let key = new_key(&record[ID_BYTES..]).ok_or_else(|| self.damaged())?;
+        self.write(self.records().chain([record]))?;
         self.keys.push((record, key));
-        self.write()
+        Ok(())
     }
 
     /// Nothing is under the keys before any more: they are nowhere from here on.
     pub fn end_before(&mut self) -> Result<(), StoreError> {
+        self.write(self.records().last().into_iter())?;
         self.keys.drain(..self.keys.len().saturating_sub(1));
-        self.write()
+        Ok(())
+    }
+
+    fn records(&self) -> impl Iterator<Item = [u8; RECORD]> {
+        self.keys.iter().map(|(record, _)| *record)
     }
 
     fn read(&self, sealed: &[u8]) -> Option<Vec<([u8; RECORD], RandomizedNonceKey)>> {
@@ -86,9 +95,9 @@ impl KeyFile {
     }
 
     /// The file before is overwritten before it goes, as far as the disk does so.
-    fn write(&self) -> Result<(), StoreError> {
+    fn write(&self, records: impl Iterator<Item = [u8; RECORD]>) -> Result<(), StoreError> {
         let failed = |e| StoreError::io(&self.path, e);
-        let records: Vec<u8> = self.keys.iter().flat_map(|(record, _)| *record).collect();
+        let records: Vec<u8> = records.flatten().collect();
         let sealed = seal(&self.seal_key, NAME, &records).ok_or_else(|| self.damaged())?;
         let unfinished = self.path.with_extension("keys.new");
         let mut file = create(&unfinished).map_err(failed)?;

@@ -11,11 +11,12 @@
 //! went opens for nobody. Only activation and support read the vault. It never holds a value in clear, nor the privacy key.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashSet, hash_map::Entry},
     path::Path,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
+use ahash::HashMap;
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
     error::Unspecified,
@@ -66,13 +67,14 @@ impl Vault {
         let key = derive(privacy_key).map_err(|Unspecified| wrong())?;
         prove(store, &key, &path)?;
         let (entries, keys) = (store.keyspace("vault_entries")?, store.keyspace("vault_keys")?);
-        let wrapping = RwLock::new(KeyFile::open(store.dir(), key)?);
+        let is_needed = keys.prefix(b"").next().is_some();
+        let wrapping = RwLock::new(KeyFile::open(store.dir(), key, is_needed)?);
         Ok(Vault(Arc::new(Inner { store: store.clone(), entries, keys, wrapping, path })))
     }
 
     /// The way to keep texts; nobody is forgotten before it is committed or dropped.
     pub fn sealing(&self) -> Sealing<'_> {
-        Sealing { vault: &self.0, wrapping: self.0.wrapping(), batch: self.0.store.batch(), keys: HashMap::new() }
+        Sealing { vault: &self.0, wrapping: self.0.wrapping(), batch: self.0.store.batch(), keys: HashMap::default() }
     }
 
     /// The text of this kind that `hash` stands for.
@@ -220,14 +222,10 @@ impl Inner {
         for entry in self.keys.prefix(b"") {
             let (person, wrapped) = entry?;
             let owner = str::from_utf8(&person).map_err(|_| self.damaged())?;
-            match wrapping.unwrap(owner, &wrapped) {
-                Some(key) => {
-                    let wrapped = wrapping.wrap(owner, &key).ok_or_else(|| self.damaged())?;
-                    batch.put(&self.keys, person, wrapped);
-                }
-                // It opens nothing, and is made again with its texts.
-                None => batch.delete(&self.keys, person),
-            }
+            // One that cannot be read opens nothing, until the file that it was made with is restored.
+            let Some(key) = wrapping.unwrap(owner, &wrapped) else { continue };
+            let wrapped = wrapping.wrap(owner, &key).ok_or_else(|| self.damaged())?;
+            batch.put(&self.keys, person, wrapped);
             if batch.len() >= AT_ONCE {
                 std::mem::replace(&mut batch, self.store.batch()).commit()?;
             }

@@ -36,13 +36,43 @@ fn shop(till: &Till) -> Somebody {
     let named = |of: &Somebody| all.matches(of.email.as_str()).count();
     let somebody = all.lines().filter_map(of_customer).max_by_key(named).unwrap();
     assert!(named(&somebody) > 3, "they are named here and there");
-    let mut stripe = fs::read_to_string(file(till, "stripe")).unwrap();
-    stripe.push_str(&format!("{{\"id\": \"evt_cut\", \"email\": \"{}\"\n", somebody.email));
-    fs::write(file(till, "stripe"), stripe).unwrap();
+    let Somebody { email, customer, .. } = &somebody;
+    let stripe_event = |id: &str, kind: &str, object: Value| {
+        json!({"id": id, "object": "event", "type": kind, "created": 1_790_000_000, "livemode": true,
+            "api_version": "2025-03-31.basil", "data": {"object": object}})
+    };
+    let more = [
+        // What no table is made of, and names them by their street alone.
+        stripe_event(
+            "evt_method",
+            "payment_method.attached",
+            json!({"id": "pm_1", "object": "payment_method",
+            "customer": customer, "billing_details": {"address": {"line1": "9 Medlar Row"}}}),
+        ),
+        // An address that somebody made an id of.
+        stripe_event(
+            "evt_session",
+            "checkout.session.completed",
+            json!({"id": "cs_1", "object": "checkout.session",
+            "created": 1_790_000_000, "status": "complete", "payment_status": "paid", "client_reference_id": email,
+            "customer": customer, "amount_total": 1200, "currency": "eur"}),
+        ),
+    ];
+    let more: String = more.iter().map(|event| format!("{event}\n")).collect();
+    add(till, "stripe", &format!("{more}{{\"id\": \"evt_cut\", \"email\": \"{email}\"\n"));
+    // Whoever opens the link of a letter, in a browser that nobody knows yet.
+    let opened = json!({"type": "page", "messageId": "m_link", "anonymousId": "a_new", "timestamp": "2026-09-22T10:00:00Z",
+        "properties": {"path": format!("/hello/{email}"), "url": format!("https://shop.example/?to={}", email.replace('@', "%40"))}});
+    add(till, "storefront", &format!("{opened}\n"));
     for source in SOURCES {
         till.run(&["--quiet", "ingest", source, file(till, source).to_str().unwrap()]);
     }
     somebody
+}
+
+fn add(till: &Till, source: &str, lines: &str) {
+    let all = fs::read_to_string(file(till, source)).unwrap() + lines;
+    fs::write(file(till, source), all).unwrap();
 }
 
 fn file(till: &Till, source: &str) -> PathBuf {
@@ -90,12 +120,19 @@ fn who_is_forgotten_is_named_nowhere_and_counted_everywhere() {
     let (person, hash) = (person[0]["person_id"].as_str().unwrap(), person[0]["email_hash"].as_str().unwrap());
     let (before, files) = (till.facts(), parquet(&till));
     let kept = holding(&till, &email);
+    assert_eq!((holding(&till, "Medlar Row"), till.count("core.checkouts WHERE cart_id LIKE 'email:%'")), (1, 1));
+    let exported = till.run(&["--quiet", "export", &email]);
+    let of =
+        |table: &str| exported.lines().filter(|line| line.starts_with(&format!("{{\"table\":\"{table}\""))).count();
+    assert!(of("vault") >= 3 && of("core.people") == 1 && of("raw.events") > 3, "{exported}");
+    assert!(exported.contains(&email) && exported.contains("Medlar Row"));
 
     let erased = till.json(&["erase", &email]);
     assert_eq!(erased["people"], json!([person]));
     assert!(erased["events"].as_u64().unwrap() >= kept - 1 && erased["quarantined"] == 1, "{erased}, of {kept}");
     assert!(erased["contacts"].as_u64().unwrap() >= 3, "{erased}");
     assert_eq!((holding(&till, &email), holding(&till, &email.replace('@', "%40"))), (0, 0));
+    assert_eq!(holding(&till, "Medlar Row"), 0);
     let of_them = format!("raw.events WHERE payload LIKE '%{customer}%' AND payload LIKE '%{name}%'");
     assert_eq!(till.count(&of_them), 0);
     let mut all = BTreeSet::new();

@@ -209,5 +209,15 @@ pub fn explain(code: i64, message: Option<&str>) -> String {
         30034 => "the sender is not registered (10DLC)",
         _ => message.unwrap_or("see twilio.com/docs/api/errors"),
     };
-    format!("Twilio {code}: {meaning}")
+    format!("Twilio {code}: {}", without_numbers(meaning))
+}
+
+/// A provider may name the phone that it could not reach, which is not for tables.
+fn without_numbers(text: &str) -> String {
+    let mut told = String::with_capacity(text.len());
+    for word in text.split_inclusive(char::is_whitespace) {
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        told.push_str(if digits < 7 { word } else { "… " });
+    }
+    told
 }

@@ -231,9 +231,9 @@ impl Charge<'_> {
             person_id: payment.person.map(|(_, person)| person),
             email_hash: payment.email_hash,
             billing_country: payment.billing_country,
-            cart_id: metadata.and_then(|m| m.cart_id.owned()),
-            order_ref: metadata.and_then(Metadata::order),
-            external_ref: metadata.and_then(Metadata::external),
+            cart_id: event.reference(metadata.and_then(Metadata::cart)),
+            order_ref: event.reference(metadata.and_then(Metadata::order)),
+            external_ref: event.reference(metadata.and_then(Metadata::external)),
             order_ambiguous: false,
         })
     }

@@ -158,9 +158,9 @@ impl<'a> Intent<'a> {
             cancellation_reason: self.cancellation_reason.owned(),
             last_error_code: None,
             last_decline_code: None,
-            cart_id: metadata.and_then(|m| m.cart_id.owned()),
-            order_ref: metadata.and_then(Metadata::order),
-            external_ref: metadata.and_then(Metadata::external),
+            cart_id: event.reference(metadata.and_then(Metadata::cart)),
+            order_ref: event.reference(metadata.and_then(Metadata::order)),
+            external_ref: event.reference(metadata.and_then(Metadata::external)),
             order_ambiguous: false,
         })
     }

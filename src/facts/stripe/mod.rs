@@ -151,13 +151,17 @@ impl Metadata<'_> {
         someone.known_as(IdentifierKind::Anonymous, self.anonymous_id.get());
     }
 
-    fn order(&self) -> Option<String> {
-        self.order_id.owned().or(self.order_ref.owned())
+    fn cart(&self) -> Option<&str> {
+        self.cart_id.get()
+    }
+
+    fn order(&self) -> Option<&str> {
+        self.order_id.get().or(self.order_ref.get())
     }
 
     /// By what an imported order is known to be this payment.
-    fn external(&self) -> Option<String> {
-        self.external_ref.owned().or_else(|| self.order())
+    fn external(&self) -> Option<&str> {
+        self.external_ref.get().or_else(|| self.order())
     }
 }
 

@@ -132,7 +132,7 @@ fn record(event: &mut Event, refund: &Refund, of: Option<&Charge>, seen: Seen) -
         balance_transaction_id: refund.balance_transaction.id_owned(),
         customer_ref: None,
         person_id: someone.person(),
-        order_ref: refund.metadata.get().and_then(Metadata::order),
+        order_ref: event.reference(refund.metadata.get().and_then(Metadata::order)),
         source: event.envelope.source.as_str().to_owned(),
         order_ambiguous: false,
     };
