@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// Events become many small strings on several threads, which the system's allocator makes wait for one another.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     tillstream::cli::main()
