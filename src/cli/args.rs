@@ -51,7 +51,7 @@ pub enum Command {
     Triggers(Triggers),
     /// Make the core tables again from raw.events.
     Rebuild(Rebuild),
-    /// Forget a person: their payments and visits are counted on, and nothing says any more whose they are.
+    /// Forget a person: their payments and visits are counted on, and no address, phone or name of theirs is left.
     Erase(Erase),
     /// All that is kept of a person, a line of JSON a row.
     Export(Export),

@@ -17,8 +17,7 @@ pub async fn run(context: &Context, export: Export) -> anyhow::Result<ExitCode> 
     }
     let mut out = std::io::stdout().lock();
     for row in &held {
-        serde_json::to_writer(&mut out, row)?;
-        writeln!(out)?;
+        writeln!(out, "{}", serde_json::to_string(row)?)?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)

@@ -113,17 +113,21 @@ impl Decoder {
         Decoder { names, default_region, shared, phones: Arc::default() }
     }
 
-    /// The names of the identifiers that the envelope's `person_hint` may be.
-    pub fn hinted(&self, envelope: &Envelope) -> Vec<String> {
+    /// Who an event that claims nothing may speak of: whom its `person_hint` and the addresses in it name.
+    pub fn implied(&self, envelope: &Envelope) -> Vec<Identifier> {
         let kinds: &[IdentifierKind] = match envelope.source {
             Source::Stripe => &[IdentifierKind::Customer],
             Source::Klaviyo => &[IdentifierKind::Klaviyo],
             Source::Storefront => &[IdentifierKind::User, IdentifierKind::Anonymous],
             Source::Orders => &[IdentifierKind::OrderRef],
-            Source::Tillstream | Source::Twilio | Source::Aliyun => &[],
+            Source::Tillstream => return Vec::new(),
+            Source::Twilio | Source::Aliyun => &[],
         };
-        let hints = envelope.person_hint.iter().flat_map(|hint| kinds.iter().map(move |kind| (kind.as_str(), hint)));
-        hints.map(|(kind, hint)| format!("{kind}:{}", self.names.hash(kind, hint))).collect()
+        let hints = envelope.person_hint.iter().flat_map(|hint| kinds.iter().map(move |kind| (*kind, hint)));
+        let hints = hints.map(|(kind, hint)| (kind, self.names.hash(kind.as_str(), hint)));
+        let emails = strings_of(&envelope.payload).into_iter().filter_map(|text| self.names.email(&text));
+        let emails = emails.map(|hash| (IdentifierKind::Email, hash));
+        hints.chain(emails).map(|(kind, hash)| Identifier::new(&self.names, kind, hash)).collect()
     }
 
     pub fn decode(&self, envelope: &Envelope) -> Result<Decoded, DecodeError> {
@@ -145,6 +149,21 @@ impl Decoder {
         }
         Ok(event.decoded)
     }
+}
+
+/// The texts in a JSON document, but for keys; none of what is no JSON.
+pub fn strings_of(payload: &[u8]) -> Vec<String> {
+    let mut open: Vec<serde_json::Value> = serde_json::from_slice(payload).into_iter().collect();
+    let mut texts = Vec::new();
+    while let Some(value) = open.pop() {
+        match value {
+            serde_json::Value::String(text) => texts.push(text),
+            serde_json::Value::Array(items) => open.extend(items),
+            serde_json::Value::Object(fields) => open.extend(fields.into_iter().map(|(_, value)| value)),
+            _ => {}
+        }
+    }
+    texts
 }
 
 /// One event while it is decoded.

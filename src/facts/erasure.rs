@@ -14,7 +14,7 @@ use super::{
     identity::{Attributes, Component, Identifier, IdentifierKind, IdentityClaim},
     suppression::{self, Word},
 };
-use crate::base::{Digest, Envelope, Micros, PersonId, Source, Via};
+use crate::base::{Digest, Envelope, Micros, Offset, PersonId, Source, Via};
 
 /// The type of the record.
 pub const ERASED: &str = "person.erased";
@@ -87,7 +87,13 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
     identifiers.dedup();
     let (livemode, attributes) = (event.envelope.livemode, Attributes::default());
     if !identifiers.is_empty() {
-        event.decoded.claims.push(IdentityClaim { at, livemode, identifiers, attributes, erases: true });
+        event.decoded.claims.push(IdentityClaim {
+            at,
+            livemode,
+            identifiers,
+            attributes,
+            erases: Some(Offset::default()),
+        });
     }
     Ok(())
 }

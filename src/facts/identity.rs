@@ -14,7 +14,7 @@ use super::{
     rows::{Identity, PersonMerge},
     state,
 };
-use crate::base::{Micros, PersonId, Pseudonymizer};
+use crate::base::{Micros, Offset, PersonId, Pseudonymizer};
 
 /// The kinds of identifiers, the one that names a person best first. The order is part of stored states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,8 +109,9 @@ pub struct IdentityClaim {
     /// Sorted, each once; at least one.
     pub identifiers: Vec<Identifier>,
     pub attributes: Attributes,
-    /// It says that they asked to be forgotten: nothing is told with these identifiers any more, before it or after.
-    pub erases: bool,
+    /// It says that they asked to be forgotten: nothing is told with these identifiers any more, before it or after. Where it
+    /// stands in the log, once that is known.
+    pub erases: Option<Offset>,
 }
 
 impl IdentityClaim {
@@ -135,15 +136,15 @@ struct Node {
     locale: Last<String>,
     timezone: Last<String>,
     currency: Last<String>,
-    /// When its person asked to be forgotten, first.
-    erased: Option<Micros>,
+    /// When its person asked to be forgotten, first, and where in the log.
+    erased: Option<(Micros, Offset)>,
 }
 
 impl Node {
     fn of(claim: &IdentityClaim, identifier: &Identifier) -> Node {
         let told = &claim.attributes;
         Node {
-            erased: claim.erases.then_some(claim.at),
+            erased: claim.erases.map(|offset| (claim.at, offset)),
             email: claim.tells(&told.email_hash),
             phone: claim.tells(&told.phone),
             phone_problem: claim.tells(&told.phone_problem),
@@ -151,7 +152,12 @@ impl Node {
             locale: claim.tells(&told.locale),
             timezone: claim.tells(&told.timezone),
             currency: claim.tells(&told.currency),
-            ..Node::named(identifier.clone(), claim.at, claim.at)
+            // To be forgotten is not to be seen.
+            ..Node::named(
+                identifier.clone(),
+                claim.at,
+                if claim.erases.is_some() { Micros(i64::MIN) } else { claim.at },
+            )
         }
     }
 
@@ -228,8 +234,6 @@ pub struct Component {
     nodes: Vec<Node>,
     /// A spanning tree, by time.
     links: Vec<Link>,
-    /// Whether any of the nodes is.
-    erased: bool,
 }
 
 impl Component {
@@ -259,8 +263,7 @@ impl Component {
         }
         let nodes: Vec<Node> = nodes.into_values().collect();
         let links = earliest_tree(&nodes, links);
-        let erased = nodes.iter().any(|node| node.erased.is_some());
-        Component { nodes, links, erased }
+        Component { nodes, links }
     }
 
     /// Takes in a claim that names only identifiers of this component, later than all that links them: it changes when they
@@ -274,7 +277,6 @@ impl Component {
         for (identifier, place) in claim.identifiers.iter().zip(places) {
             self.nodes[place].merge(Node::of(claim, identifier));
         }
-        self.erased |= claim.erases;
         true
     }
 
@@ -300,9 +302,10 @@ impl Component {
         self.nodes.iter().filter_map(|node| Some((node.phone.as_ref()?.1.hash.as_str(), &node.identifier)))
     }
 
-    /// Whether the person asked to be forgotten.
-    pub fn is_erased(&self) -> bool {
-        self.erased
+    /// Whether whom `identifier` names had asked to be forgotten before the event at `offset`.
+    pub fn is_erased(&self, identifier: &Identifier, offset: Offset) -> bool {
+        let node = self.find(identifier).and_then(|place| self.nodes.get(place));
+        node.and_then(|node| node.erased).is_some_and(|(_, since)| since < offset)
     }
 
     /// The person: the seed of the best identifier. `None` of a component of nothing.
@@ -415,7 +418,7 @@ fn identity_row(node: &Node) -> Identity {
         timezone: value(&node.timezone),
         currency: value(&node.currency),
         first_seen_at: node.first_seen,
-        last_seen_at: node.last_seen,
-        erased_at: node.erased,
+        last_seen_at: node.last_seen.max(node.first_seen),
+        erased_at: node.erased.map(|(at, _)| at),
     }
 }

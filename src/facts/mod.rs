@@ -35,7 +35,7 @@ mod table;
 mod want;
 
 pub use self::{
-    decode::{Contact, DecodeError, Decoded, Decoder},
+    decode::{Contact, DecodeError, Decoded, Decoder, strings_of},
     key::partition_key,
     observation::{ObjectKey, Observation},
     redact::{Texts, Whose},

@@ -30,12 +30,15 @@ const MOST_TEXT: usize = 64;
 const BETWEEN_DIGITS: &str = r"[\s().\-/]{0,3}";
 
 /// Keys whose text is personal whoever sends it, in lower case and letters alone.
-const PERSONAL: [&str; 31] = [
+const PERSONAL: [&str; 37] = [
     "accountholdername",
     "address1",
     "address2",
+    "billingaddress",
+    "billingzip",
     "birthdate",
     "birthday",
+    "businessname",
     "cardholdername",
     "city",
     "customername",
@@ -52,18 +55,21 @@ const PERSONAL: [&str; 31] = [
     "longitude",
     "middlename",
     "nameoncard",
+    "organization",
     "payername",
     "postalcode",
     "postcode",
+    "shippingaddress",
     "street",
     "streetaddress",
     "surname",
     "useragent",
+    "username",
     "verifiedname",
     "zip",
     "zipcode",
 ];
-const IPS: [&str; 5] = ["clientip", "customeracsip", "ip", "ipaddress", "remoteip"];
+const IPS: [&str; 5] = ["clientip", "customerpurchaseip", "ip", "ipaddress", "remoteip"];
 /// Objects whose `name` and `state` are a person's, by the keys that they are under.
 const OF_A_PERSON: [&str; 18] = [
     "address",
@@ -159,7 +165,7 @@ fn phone_pattern(phone: &E164) -> String {
     let (all, national) = (phone.as_str().trim_start_matches('+'), phone.national());
     let country = all.strip_suffix(national.as_str()).unwrap_or_default();
     let apart = |digits: &str| digits.chars().map(String::from).collect::<Vec<_>>().join(BETWEEN_DIGITS);
-    format!(r"(?:\+?{country}{BETWEEN_DIGITS}\(?0?\)?{BETWEEN_DIGITS}|\(?0)?{}", apart(&national))
+    format!(r"(?:(?:\+|%2B)?{country}{BETWEEN_DIGITS}\(?0?\)?{BETWEEN_DIGITS}|\(?0)?{}", apart(&national))
 }
 
 /// Whether neither a letter nor a digit, nor what joins them in an address, is beside it.

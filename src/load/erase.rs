@@ -21,7 +21,12 @@ use futures::StreamExt;
 use super::{LoadError, Loader, blocking, fold_in, recall, unreadable};
 use crate::{
     base::{Envelope, Logged, Offset, Source},
-    facts::{Contact, Decoded, Decoder, Table, Texts, Whose, erasure::Erasure, identity::IdentifierKind, raw, replay},
+    facts::{
+        Contact, Decoded, Decoder, Table, Texts, Whose,
+        erasure::Erasure,
+        identity::{Identifier, IdentifierKind},
+        raw, replay, strings_of,
+    },
     lake::{Edit, Lake, changes_of},
 };
 
@@ -33,11 +38,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Sought {
     pub person: Erasure,
-    pub livemode: bool,
     /// Clear texts that are theirs …
     pub contacts: Vec<Contact>,
     /// … and those of them that are nobody else's: what holds one speaks of them.
     pub traces: Vec<Contact>,
+    /// The ids of their payments and charges: an event that names nobody and one of these speaks of them.
+    pub objects: HashSet<String>,
 }
 
 /// What lost something.
@@ -167,15 +173,17 @@ impl Search {
     fn found(&self, event: &Envelope) -> Option<Found<'_>> {
         let decoded = self.decoder.decode(event).ok();
         let payload = str::from_utf8(&event.payload).ok()?;
-        let claims = decoded.iter().flat_map(|d| &d.claims).flat_map(|claim| &claim.identifiers);
-        let mut named: Vec<String> = claims.map(|identifier| identifier.id()).collect();
+        // The best of a claim's identifiers: a browser that was theirs may be another's by now.
+        let best = decoded.iter().flat_map(|d| &d.claims).filter_map(|claim| claim.identifiers.first());
+        let mut named: Vec<String> = best.map(Identifier::id).collect();
         // Of what is not decoded the envelope tells whose it is.
         if named.is_empty() {
-            named.extend(self.decoder.hinted(event));
+            named.extend(self.decoder.implied(event).iter().map(Identifier::id));
         }
-        let mut people = self.people.iter().filter(|person| person.sought.livemode == event.livemode);
-        let (person, whose) = people.find_map(|person| {
-            let is_named = named.iter().any(|identifier| person.identifiers.contains(identifier));
+        let objects = if named.is_empty() { strings_of(&event.payload) } else { Vec::new() };
+        let (person, whose) = self.people.iter().find_map(|person| {
+            let is_named = named.iter().any(|identifier| person.identifiers.contains(identifier))
+                || objects.iter().any(|object| person.sought.objects.contains(object));
             let has_a_trace = || person.traces.are_in(payload);
             let whose = match () {
                 () if is_named && event.source != Source::Tillstream => Whose::Theirs,

@@ -7,7 +7,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::Entry},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ahash::{HashMap, HashSet};
@@ -19,7 +22,7 @@ use super::{
     wanted::Wanted,
 };
 use crate::{
-    base::{Envelope, Logged, Offset, Source},
+    base::{Envelope, Logged, Offset},
     facts::{
         Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped, Table, Want, Whose,
         raw::{self, Quarantined},
@@ -45,6 +48,10 @@ pub struct Folder {
     undecodable: Keyspace,
     wanted: Wanted,
     vault: Vault,
+    /// Not empty where anybody was ever forgotten …
+    forgotten: Keyspace,
+    /// … which is looked for in each event only then.
+    any_forgotten: AtomicBool,
     store: Store,
 }
 
@@ -101,6 +108,7 @@ impl Run {
 
 impl Folder {
     pub fn open(store: &Store, vault: Vault, decoder: Decoder, merchant_id: &str) -> Result<Folder, StoreError> {
+        let forgotten = store.keyspace("forgotten")?;
         Ok(Folder {
             decoder,
             merchant_id: merchant_id.into(),
@@ -109,8 +117,20 @@ impl Folder {
             undecodable: store.keyspace("undecodable")?,
             wanted: Wanted::open(store)?,
             vault,
+            any_forgotten: AtomicBool::new(forgotten.prefix(b"").next().is_some()),
+            forgotten,
             store: store.clone(),
         })
+    }
+
+    /// Somebody is forgotten: from here on every event is looked at for them.
+    pub fn beware(&self) -> Result<(), StoreError> {
+        if !self.any_forgotten.swap(true, Ordering::AcqRel) {
+            let mut batch = self.store.batch();
+            batch.put(&self.forgotten, *b"any", []);
+            batch.commit()?;
+        }
+        Ok(())
     }
 
     pub fn merchant_id(&self) -> &str {
@@ -189,6 +209,9 @@ impl Folder {
             batch.commit()?;
         }
         self.vault.adopt(&other.vault)?;
+        if other.any_forgotten.load(Ordering::Acquire) {
+            self.beware()?;
+        }
         self.store.sync()
     }
 
@@ -215,16 +238,8 @@ impl Folder {
         untouched: &mut HashSet<ObjectKey>,
     ) -> Result<Option<Bytes>, LoadError> {
         let livemode = event.envelope.livemode;
-        let below = folded.below.as_ref().map(|b| &b.people);
-        let mut erased = false;
-        for claim in &decoded.claims {
-            erased |= folded.people.admit((&self.people, below), claim, event.offset)?;
-        }
-        let redacted = match erased && event.envelope.source != Source::Tillstream {
-            true => self.redact(event, &mut decoded),
-            // Our own records name nobody.
-            false => None,
-        };
+        let theirs = self.admit_claims(event, &mut decoded, folded)?;
+        let redacted = if theirs { self.redact(event, &mut decoded) } else { None };
         let mut observations = decoded.observations;
         while let Some(observation) = observations.pop() {
             let key = observation.key().clone();
@@ -247,6 +262,42 @@ impl Folder {
         folded.wanted.extend(decoded.wanted);
         run.contacts.extend(decoded.contacts);
         Ok(redacted)
+    }
+
+    /// Whether the event speaks of somebody who asked to be forgotten before it.
+    fn admit_claims(&self, event: &Logged, decoded: &mut Decoded, folded: &mut Folded) -> Result<bool, LoadError> {
+        let stores = (&self.people, folded.below.as_ref().map(|b| &b.people));
+        let (people, offset, livemode) = (&mut folded.people, event.offset, event.envelope.livemode);
+        let mut theirs = false;
+        for claim in &mut decoded.claims {
+            if let Some(since) = &mut claim.erases {
+                *since = offset;
+                self.beware()?;
+                people.join(stores, claim, offset)?;
+            } else if self.any_forgotten.load(Ordering::Acquire) {
+                theirs |= people.admit(stores, claim, offset)?;
+            } else {
+                people.join(stores, claim, offset)?;
+            }
+        }
+        if decoded.claims.is_empty() && self.any_forgotten.load(Ordering::Acquire) {
+            for identifier in self.decoder.implied(&event.envelope) {
+                theirs = theirs || people.is_erased(stores, &identifier, livemode, offset)?;
+            }
+        }
+        Ok(theirs)
+    }
+
+    /// Those who ask to be forgotten in `events`, before anything else is folded: what comes after them in the log is read
+    /// otherwise, and a table has no order.
+    pub fn forget_first(&self, folded: &mut Folded, events: &[Logged]) -> Result<(), LoadError> {
+        for event in events {
+            if let Ok(mut decoded) = self.decoder.decode(&event.envelope) {
+                decoded.claims.retain(|claim| claim.erases.is_some());
+                self.admit_claims(event, &mut decoded, folded)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes of `decoded` what the event says without what tells who it is of.
@@ -432,7 +483,7 @@ pub fn all_rows(folder: &Folder) -> impl Iterator<Item = Result<Stamped, LoadErr
 mod tests {
     use super::*;
     use crate::{
-        base::{Micros, Pseudonymizer, SharedAddresses},
+        base::{Micros, Pseudonymizer, SharedAddresses, Source},
         tests::facts::envelope,
     };
 

@@ -13,7 +13,7 @@ use crate::{
     base::{Micros, Offset, PersonId},
     facts::{
         Row, Stamped,
-        identity::{Component, IdentityClaim},
+        identity::{Attributes, Component, Identifier, IdentityClaim},
     },
     store::{Batch, Keyspace, Store, StoreError},
 };
@@ -53,14 +53,55 @@ struct Slot {
 }
 
 impl People {
-    /// What it lacks is read from the people on their way to the store, where there are any, and then from the store. Whether
-    /// whom the claim names asked to be forgotten.
+    /// As [`People::join`], where somebody may have asked to be forgotten: what names them links nobody to them any more.
+    /// Whether the event at `offset` speaks of them, by the best of the identifiers, as a browser or an account that was
+    /// theirs may be another's by now.
     pub fn admit(
         &mut self,
         (store, below): (&Keyspace, Option<&People>),
         claim: &IdentityClaim,
         offset: Offset,
     ) -> Result<bool, LoadError> {
+        let mut erased = Vec::new();
+        for identifier in &claim.identifiers {
+            erased.push(self.is_erased((store, below), identifier, claim.livemode, offset)?);
+        }
+        let theirs = erased.first().copied().unwrap_or(false);
+        if !erased.contains(&true) || !erased.contains(&false) {
+            self.join((store, below), claim, offset)?;
+            return Ok(theirs);
+        }
+        let others = claim.identifiers.iter().zip(&erased).filter(|(_, erased)| !**erased);
+        let others = IdentityClaim {
+            identifiers: others.map(|(identifier, _)| identifier.clone()).collect(),
+            attributes: if theirs { Attributes::default() } else { claim.attributes.clone() },
+            ..*claim
+        };
+        self.join((store, below), &others, offset)?;
+        Ok(theirs)
+    }
+
+    /// Whether whom `identifier` names had asked to be forgotten before the event at `offset`.
+    pub fn is_erased(
+        &mut self,
+        stores: (&Keyspace, Option<&People>),
+        identifier: &Identifier,
+        livemode: bool,
+        offset: Offset,
+    ) -> Result<bool, LoadError> {
+        let name = format!("{}{}", world(livemode), identifier.id());
+        let home = self.home(stores, &name, livemode)?;
+        Ok(home.is_some_and(|home| self.slots[home].component.is_erased(identifier, offset)))
+    }
+
+    /// Makes one person of whom the claim names. What it lacks is read from the people on their way to the store, where there are
+    /// any, and then from the store.
+    pub fn join(
+        &mut self,
+        (store, below): (&Keyspace, Option<&People>),
+        claim: &IdentityClaim,
+        offset: Offset,
+    ) -> Result<(), LoadError> {
         let world = world(claim.livemode);
         let names: Vec<String> = claim.identifiers.iter().map(|i| format!("{world}{}", i.id())).collect();
         let (mut homes, mut new) = (BTreeSet::new(), Vec::new());
@@ -74,7 +115,7 @@ impl People {
         let home = match homes.next() {
             Some(home) => home,
             None => {
-                let Some(root) = names.first() else { return Ok(false) };
+                let Some(root) = names.first() else { return Ok(()) };
                 self.slots.push(Slot::new(root.clone(), claim.livemode, Component::default(), offset));
                 self.slots.len() - 1
             }
@@ -104,7 +145,7 @@ impl People {
             self.homes.insert(name, home);
         }
         self.touched.insert(home);
-        Ok(self.slots[home].component.is_erased())
+        Ok(())
     }
 
     /// Where the component of an identifier lies, read on first sight.
@@ -264,7 +305,7 @@ mod tests {
     use super::*;
     use crate::{
         base::Pseudonymizer,
-        facts::identity::{Attributes, Identifier, IdentifierKind, Phone},
+        facts::identity::{IdentifierKind, Phone},
     };
 
     fn claim(at: i64, names: &[&str], phone: &str) -> IdentityClaim {
@@ -275,7 +316,7 @@ mod tests {
         let phone =
             Phone { hash: phone.to_owned(), region: None, kind: "mobile".to_owned(), carrier: None, time_zones: None };
         let attributes = Attributes { phone: Some(phone), ..Attributes::default() };
-        IdentityClaim { at: Micros(at), livemode: true, identifiers, attributes, erases: false }
+        IdentityClaim { at: Micros(at), livemode: true, identifiers, attributes, erases: None }
     }
 
     /// How many people have each phone after each batch of claims, and all that is stored in the end.
@@ -287,7 +328,7 @@ mod tests {
         for claims in batches {
             let mut people = People::default();
             for claim in *claims {
-                people.admit((&keyspace, None), claim, Offset(0)).unwrap();
+                people.join((&keyspace, None), claim, Offset(0)).unwrap();
             }
             let mut batch = store.batch();
             people.store_changes(&keyspace, &mut batch).unwrap();

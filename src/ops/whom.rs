@@ -41,7 +41,22 @@ impl Instance {
             traces.extend(is_trace.then(|| contact.clone()));
             contacts.push(contact);
         }
-        Ok(Sought { person: person.clone(), livemode, contacts, traces })
+        let objects = self.objects_of(&person.person_id, livemode).await?;
+        Ok(Sought { person: person.clone(), contacts, traces, objects })
+    }
+
+    async fn objects_of(&self, person: &PersonId, livemode: bool) -> Result<HashSet<String>, OpsError> {
+        #[derive(Deserialize)]
+        struct Object {
+            id: Option<String>,
+        }
+        let of = |(table, id): (&str, &str)| {
+            format!("SELECT {id} AS id FROM core.{table} WHERE person_id = '{person}' AND livemode = {livemode}")
+        };
+        let tables = [("charges", "charge_id"), ("payment_intents", "payment_intent_id"), ("checkouts", "session_id")];
+        let sql = tables.map(of).join(" UNION ALL ");
+        let rows: Vec<Object> = self.session(Micros::now())?.rows(&sql).await?;
+        Ok(rows.into_iter().filter_map(|row| row.id).collect())
     }
 
     /// Who is meant, in the live world and in the test world.

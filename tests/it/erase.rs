@@ -63,7 +63,7 @@ fn shop(till: &Till) -> Somebody {
     // Whoever opens the link of a letter, in a browser that nobody knows yet.
     let opened = json!({"type": "page", "messageId": "m_link", "anonymousId": "a_new", "timestamp": "2026-09-22T10:00:00Z",
         "properties": {"path": format!("/hello/{email}"), "url": format!("https://shop.example/?to={}", email.replace('@', "%40"))}});
-    add(till, "storefront", &format!("{opened}\n"));
+    add(till, "storefront", &format!("{opened}\n{}\n", identify("m_theirs", email)));
     for source in SOURCES {
         till.run(&["--quiet", "ingest", source, file(till, source).to_str().unwrap()]);
     }
@@ -77,6 +77,12 @@ fn add(till: &Till, source: &str, lines: &str) {
 
 fn file(till: &Till, source: &str) -> PathBuf {
     till.path(&format!("shop.{source}.ndjson"))
+}
+
+/// Somebody says who they are in the browser that is at first theirs.
+fn identify(message: &str, email: &str) -> Value {
+    json!({"type": "identify", "messageId": message, "anonymousId": "a_theirs", "timestamp": "2026-09-22T10:00:00Z",
+        "traits": {"email": email}})
 }
 
 /// Rows of what was kept that hold a text.
@@ -163,13 +169,26 @@ fn who_is_forgotten_is_named_nowhere_and_counted_everywhere() {
     let event = json!({"id": "evt_later", "object": "event", "type": "customer.updated", "created": 1_900_000_000,
         "livemode": true, "api_version": "2025-03-31.basil", "data": {"object": {"id": customer, "object": "customer",
         "email": email, "name": name, "address": {"country": "GB", "line1": "1 Quince Lane"}}}});
-    let later = till.write("later.ndjson", format!("{event}\n"));
-    assert_eq!(till.json(&["ingest", "stripe", later.to_str().unwrap()])["accepted"], 1);
+    // Of a type that no table is made of, too.
+    let set_up = json!({"id": "evt_set_up", "object": "event", "type": "payment_method.attached", "created": 1_900_000_000,
+        "livemode": true, "data": {"object": {"id": "pm_2", "object": "payment_method",
+        "billing_details": {"email": email, "address": {"line1": "1 Quince Lane"}}}}});
+    let later = till.write("later.ndjson", format!("{event}\n{set_up}\n"));
+    assert_eq!(till.json(&["ingest", "stripe", later.to_str().unwrap()])["accepted"], 2);
     assert_eq!((holding(&till, &email), holding(&till, "Quince Lane"), till.count(&of_them)), (0, 0, 0));
     let told = till.sql(&format!("SELECT email_hash, country FROM core.people WHERE person_id = '{person}'"));
     assert_eq!(told, [json!({"email_hash": null, "country": null})]);
 
+    // Their browser is another's by now, who is nobody's but their own.
+    let other = till.write("other.ndjson", format!("{}\n", identify("m_other", "bella@example.com")));
+    till.run(&["--quiet", "ingest", "storefront", other.to_str().unwrap()]);
     assert_eq!(till.json(&["erase", person])["people"], json!([person]), "once more does no harm");
+    till.run(&["--quiet", "rebuild"]);
+    assert_eq!(holding(&till, "bella@example.com"), 1);
+    let bella =
+        till.sql("SELECT person_id, erased_at FROM core.people WHERE email_hash = email_hash('bella@example.com')");
+    assert!(bella.len() == 1 && bella[0]["person_id"] != *person && bella[0]["erased_at"].is_null(), "{bella:?}");
+    assert_eq!(till.count("ops.suppressions WHERE destination_hash = email_hash('bella@example.com')"), 0);
     let nobody = till.try_run(&["erase", "nobody@example.com"]);
     assert_eq!(nobody.status.code(), Some(2));
     assert!(text(&nobody.stderr).contains("nobody is known by"), "{}", text(&nobody.stderr));
