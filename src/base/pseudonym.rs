@@ -52,9 +52,13 @@ impl Pseudonymizer {
     }
 }
 
-/// Whether an address stands somewhere in a text, or stood there once.
+/// Whether a text, or a part of a page's path, is somebody's address, or was one that was erased.
 pub fn is_address(text: &str) -> bool {
-    let is_one = |at: &str| text.split_once(at).is_some_and(|(name, host)| !name.is_empty() && host.contains('.'));
+    let ends_in_letters = |host: &str| {
+        let last = host.rsplit_once('.').map_or("", |(_, last)| last);
+        last.len() > 1 && last.chars().all(char::is_alphabetic)
+    };
+    let is_one = |at: &str| text.split_once(at).is_some_and(|(name, host)| !name.is_empty() && ends_in_letters(host));
     is_one("@") || is_one("%40") || text.contains(CUT_OUT) || text.starts_with(TOKEN)
 }
 

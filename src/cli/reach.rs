@@ -24,7 +24,11 @@ pub async fn reach(context: &Context) -> anyhow::Result<Reached> {
             context.data.display()
         );
     }
-    reach_or_make(context).await
+    let reached = reach_or_make(context).await?;
+    if let Reached::Here(instance) = &reached {
+        instance.resume_erasures().await;
+    }
+    Ok(reached)
 }
 
 /// The same for commands that begin a directory.

@@ -20,7 +20,10 @@ use super::{
     table::Table,
     want::{Want, Why},
 };
-use crate::base::{Currency, Envelope, Micros, PersonId, Pseudonymizer, SharedAddresses, Source};
+use crate::base::{
+    Currency, Envelope, Micros, PersonId, Pseudonymizer, SharedAddresses, Source,
+    pseudonym::{self, normal_email},
+};
 
 /// Decodes envelopes of every source. Cheap to clone.
 #[derive(Clone)]
@@ -125,9 +128,18 @@ impl Decoder {
         };
         let hints = envelope.person_hint.iter().flat_map(|hint| kinds.iter().map(move |kind| (*kind, hint)));
         let hints = hints.map(|(kind, hint)| (kind, self.names.hash(kind.as_str(), hint)));
-        let emails = strings_of(&envelope.payload).into_iter().filter_map(|text| self.names.email(&text));
-        let emails = emails.map(|hash| (IdentifierKind::Email, hash));
-        hints.chain(emails).map(|(kind, hash)| Identifier::new(&self.names, kind, hash)).collect()
+        let hints = hints.map(|(kind, hash)| Identifier::new(&self.names, kind, hash));
+        hints.chain(self.addresses(envelope).into_iter().map(|(identifier, _)| identifier)).collect()
+    }
+
+    /// The e-mail addresses that are whole texts in an event, wherever.
+    pub fn addresses(&self, envelope: &Envelope) -> Vec<(Identifier, Contact)> {
+        let address = |text: String| {
+            let (address, hash) = (normal_email(&text)?, self.names.email(&text)?);
+            let contact = Contact::new("email", &hash, address);
+            Some((Identifier::new(&self.names, IdentifierKind::Email, hash), contact))
+        };
+        strings_of(&envelope.payload).into_iter().filter_map(address).collect()
     }
 
     pub fn decode(&self, envelope: &Envelope) -> Result<Decoded, DecodeError> {
@@ -220,9 +232,9 @@ impl<'a> Event<'a> {
         if !text.contains(['@', '+', ':']) {
             return Some(text.to_owned());
         }
+        let email = || names.email(text).filter(|_| pseudonym::is_address(text)).map(|hash| format!("email:{hash}"));
         let phone = || Sender::of(text).map(|sender| format!("phone:{}", sender.hash(names)));
-        let hashed = names.email(text).map(|hash| format!("email:{hash}")).or_else(phone);
-        Some(hashed.unwrap_or_else(|| text.to_owned()))
+        Some(email().or_else(phone).unwrap_or_else(|| text.to_owned()))
     }
 
     pub fn ip_hash(&self, ip: Option<&str>) -> Option<String> {

@@ -14,10 +14,10 @@ use super::{
     identity::{Attributes, Component, Identifier, IdentifierKind, IdentityClaim},
     suppression::{self, Word},
 };
-use crate::base::{Digest, Envelope, Micros, Offset, PersonId, Source, Via};
+use crate::base::{Digest, Envelope, Micros, PersonId, Source, Via};
 
 /// The type of the record.
-pub const ERASED: &str = "person.erased";
+pub const RECORD: &str = "person.erased";
 
 /// Who may not be written to any more, and why.
 const PLACE: &str = "erasure";
@@ -51,7 +51,7 @@ impl Erasure {
         Ok(Envelope {
             source: Source::Tillstream,
             event_id: format!("erasure:{}:{}:{livemode}", self.person_id, at.0),
-            event_type: ERASED.to_owned(),
+            event_type: RECORD.to_owned(),
             api_version: None,
             account: None,
             livemode,
@@ -87,13 +87,7 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
     identifiers.dedup();
     let (livemode, attributes) = (event.envelope.livemode, Attributes::default());
     if !identifiers.is_empty() {
-        event.decoded.claims.push(IdentityClaim {
-            at,
-            livemode,
-            identifiers,
-            attributes,
-            erases: Some(Offset::default()),
-        });
+        event.decoded.claims.push(IdentityClaim { at, livemode, identifiers, attributes, erases: true });
     }
     Ok(())
 }

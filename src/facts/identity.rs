@@ -14,7 +14,7 @@ use super::{
     rows::{Identity, PersonMerge},
     state,
 };
-use crate::base::{Micros, Offset, PersonId, Pseudonymizer};
+use crate::base::{Micros, PersonId, Pseudonymizer};
 
 /// The kinds of identifiers, the one that names a person best first. The order is part of stored states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,9 +109,8 @@ pub struct IdentityClaim {
     /// Sorted, each once; at least one.
     pub identifiers: Vec<Identifier>,
     pub attributes: Attributes,
-    /// It says that they asked to be forgotten: nothing is told with these identifiers any more, before it or after. Where it
-    /// stands in the log, once that is known.
-    pub erases: Option<Offset>,
+    /// It says that they asked to be forgotten: nothing is told with these identifiers any more, before it or after.
+    pub erases: bool,
 }
 
 impl IdentityClaim {
@@ -136,15 +135,15 @@ struct Node {
     locale: Last<String>,
     timezone: Last<String>,
     currency: Last<String>,
-    /// When its person asked to be forgotten, first, and where in the log.
-    erased: Option<(Micros, Offset)>,
+    /// When its person asked to be forgotten, first.
+    erased: Option<Micros>,
 }
 
 impl Node {
     fn of(claim: &IdentityClaim, identifier: &Identifier) -> Node {
         let told = &claim.attributes;
         Node {
-            erased: claim.erases.map(|offset| (claim.at, offset)),
+            erased: claim.erases.then_some(claim.at),
             email: claim.tells(&told.email_hash),
             phone: claim.tells(&told.phone),
             phone_problem: claim.tells(&told.phone_problem),
@@ -153,11 +152,7 @@ impl Node {
             timezone: claim.tells(&told.timezone),
             currency: claim.tells(&told.currency),
             // To be forgotten is not to be seen.
-            ..Node::named(
-                identifier.clone(),
-                claim.at,
-                if claim.erases.is_some() { Micros(i64::MIN) } else { claim.at },
-            )
+            ..Node::named(identifier.clone(), claim.at, if claim.erases { Micros(i64::MIN) } else { claim.at })
         }
     }
 
@@ -302,12 +297,6 @@ impl Component {
         self.nodes.iter().filter_map(|node| Some((node.phone.as_ref()?.1.hash.as_str(), &node.identifier)))
     }
 
-    /// Whether whom `identifier` names had asked to be forgotten before the event at `offset`.
-    pub fn is_erased(&self, identifier: &Identifier, offset: Offset) -> bool {
-        let node = self.find(identifier).and_then(|place| self.nodes.get(place));
-        node.and_then(|node| node.erased).is_some_and(|(_, since)| since < offset)
-    }
-
     /// The person: the seed of the best identifier. `None` of a component of nothing.
     pub fn canonical(&self) -> Option<&PersonId> {
         self.nodes.first().map(|n| &n.identifier.seed)
@@ -419,6 +408,6 @@ fn identity_row(node: &Node) -> Identity {
         currency: value(&node.currency),
         first_seen_at: node.first_seen,
         last_seen_at: node.last_seen.max(node.first_seen),
-        erased_at: node.erased.map(|(at, _)| at),
+        erased_at: node.erased,
     }
 }

@@ -32,7 +32,7 @@ object! {
 }
 
 pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
-    if event.kind() == erasure::ERASED {
+    if event.kind() == erasure::RECORD {
         event.decoded.handled = true;
         return erasure::decode(event);
     }

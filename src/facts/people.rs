@@ -186,7 +186,7 @@ impl<'a> Someone<'a> {
         identifiers.sort_unstable();
         identifiers.dedup();
         let claim =
-            (!identifiers.is_empty()).then_some(IdentityClaim { at, livemode, identifiers, attributes, erases: None });
+            (!identifiers.is_empty()).then_some(IdentityClaim { at, livemode, identifiers, attributes, erases: false });
         (claim, contacts)
     }
 

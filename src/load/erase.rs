@@ -90,7 +90,10 @@ pub async fn events_about(lake: &Lake, decoder: &Decoder, sought: Sought) -> Res
     let Some(mut rows) = recall::rows(&lake.snapshot(), raw::EVENTS, &[], None).await? else { return Ok(found) };
     while let Some(batch) = rows.next().await {
         let mut events = replay::events(&batch.map_err(unreadable)?).map_err(unreadable)?;
-        events.retain(|event| search.found(&event.envelope).is_some_and(|found| found.whose == Whose::Theirs));
+        events.retain(|event| {
+            let decoded = search.decoder.decode(&event.envelope).ok();
+            search.found(&event.envelope, decoded.as_ref()).iter().any(|(_, whose)| *whose == Whose::Theirs)
+        });
         found.append(&mut events);
     }
     found.sort_by_key(|event| event.offset);
@@ -130,13 +133,6 @@ struct Person {
     traces: Texts,
 }
 
-/// An event that speaks of one of them.
-struct Found<'a> {
-    person: &'a Person,
-    whose: Whose,
-    decoded: Option<Decoded>,
-}
-
 impl Search {
     fn new(decoder: Decoder, sought: Vec<Sought>) -> Search {
         let of = |(kind, hash): &(IdentifierKind, String)| format!("{}:{hash}", kind.as_str());
@@ -155,11 +151,16 @@ impl Search {
     }
 
     fn redacted(&self, event: &Envelope) -> Option<String> {
-        let Found { person, whose, decoded } = self.found(event)?;
-        let mut contacts = person.sought.contacts.clone();
-        contacts.extend(decoded.iter().flat_map(|d| &d.contacts).filter(|_| whose == Whose::Theirs).cloned());
-        let left = self.decoder.redacted(str::from_utf8(&event.payload).ok()?, whose, &contacts)?;
-        let again = self.decoder.decode(&Envelope { payload: left.clone().into(), ..event.clone() }).ok();
+        let decoded = self.decoder.decode(event).ok();
+        let payload = str::from_utf8(&event.payload).ok()?;
+        let mut left: Option<String> = None;
+        for (person, whose) in self.found(event, decoded.as_ref()) {
+            let mut contacts = person.sought.contacts.clone();
+            contacts.extend(decoded.iter().flat_map(|d| &d.contacts).filter(|_| whose == Whose::Theirs).cloned());
+            left = self.decoder.redacted(left.as_deref().unwrap_or(payload), whose, &contacts).or(left);
+        }
+        let payload = left.clone()?.into();
+        let again = self.decoder.decode(&Envelope { payload, ..event.clone() }).ok();
         let is_the_same = match (&decoded, &again) {
             (Some(before), Some(after)) => before.makes_the_same(after),
             (before, after) => before.is_none() && after.is_none(),
@@ -167,12 +168,12 @@ impl Search {
         if !is_the_same {
             self.in_tables.store(true, Ordering::Relaxed);
         }
-        Some(left)
+        left
     }
 
-    fn found(&self, event: &Envelope) -> Option<Found<'_>> {
-        let decoded = self.decoder.decode(event).ok();
-        let payload = str::from_utf8(&event.payload).ok()?;
+    /// Those of whom the event speaks.
+    fn found(&self, event: &Envelope, decoded: Option<&Decoded>) -> Vec<(&Person, Whose)> {
+        let Ok(payload) = str::from_utf8(&event.payload) else { return Vec::new() };
         // The best of a claim's identifiers: a browser that was theirs may be another's by now.
         let best = decoded.iter().flat_map(|d| &d.claims).filter_map(|claim| claim.identifiers.first());
         let mut named: Vec<String> = best.map(Identifier::id).collect();
@@ -181,19 +182,19 @@ impl Search {
             named.extend(self.decoder.implied(event).iter().map(Identifier::id));
         }
         let objects = if named.is_empty() { strings_of(&event.payload) } else { Vec::new() };
-        let (person, whose) = self.people.iter().find_map(|person| {
+        let is_own = event.source == Source::Tillstream;
+        let whose = |person: &Person| {
             let is_named = named.iter().any(|identifier| person.identifiers.contains(identifier))
                 || objects.iter().any(|object| person.sought.objects.contains(object));
             let has_a_trace = || person.traces.are_in(payload);
-            let whose = match () {
-                () if is_named && event.source != Source::Tillstream => Whose::Theirs,
-                () if has_a_trace() && (named.is_empty() && event.source != Source::Tillstream) => Whose::Theirs,
-                () if has_a_trace() => Whose::Others,
-                () => return None,
-            };
-            Some((person, whose))
-        })?;
-        Some(Found { person, whose, decoded })
+            match () {
+                () if is_named && !is_own => Some(Whose::Theirs),
+                () if has_a_trace() && named.is_empty() && !is_own => Some(Whose::Theirs),
+                () if has_a_trace() => Some(Whose::Others),
+                () => None,
+            }
+        };
+        self.people.iter().filter_map(|person| Some((person, whose(person)?))).collect()
     }
 
     /// Of input that is no event only their own texts go: whose the rest is nobody knows.

@@ -7,10 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::Entry},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use ahash::{HashMap, HashSet};
@@ -18,6 +15,7 @@ use bytes::Bytes;
 
 use super::{
     LoadError,
+    forgotten::Forgotten,
     people::{self, People},
     wanted::Wanted,
 };
@@ -27,6 +25,7 @@ use crate::{
         Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped, Table, Want, Whose,
         raw::{self, Quarantined},
     },
+    lake::Snapshot,
     store::{Batch, Keyspace, Store, StoreError, Vault},
 };
 
@@ -48,10 +47,7 @@ pub struct Folder {
     undecodable: Keyspace,
     wanted: Wanted,
     vault: Vault,
-    /// Not empty where anybody was ever forgotten …
-    forgotten: Keyspace,
-    /// … which is looked for in each event only then.
-    any_forgotten: AtomicBool,
+    pub(super) forgotten: Forgotten,
     store: Store,
 }
 
@@ -108,7 +104,6 @@ impl Run {
 
 impl Folder {
     pub fn open(store: &Store, vault: Vault, decoder: Decoder, merchant_id: &str) -> Result<Folder, StoreError> {
-        let forgotten = store.keyspace("forgotten")?;
         Ok(Folder {
             decoder,
             merchant_id: merchant_id.into(),
@@ -117,20 +112,14 @@ impl Folder {
             undecodable: store.keyspace("undecodable")?,
             wanted: Wanted::open(store)?,
             vault,
-            any_forgotten: AtomicBool::new(forgotten.prefix(b"").next().is_some()),
-            forgotten,
+            forgotten: Forgotten::open(store)?,
             store: store.clone(),
         })
     }
 
-    /// Somebody is forgotten: from here on every event is looked at for them.
-    pub fn beware(&self) -> Result<(), StoreError> {
-        if !self.any_forgotten.swap(true, Ordering::AcqRel) {
-            let mut batch = self.store.batch();
-            batch.put(&self.forgotten, *b"any", []);
-            batch.commit()?;
-        }
-        Ok(())
+    /// Learns from `raw.events` who asked to be forgotten: to be known before events are folded that came after them.
+    pub async fn recall_forgotten(&self, source: &Snapshot) -> Result<(), LoadError> {
+        self.forgotten.recall(&self.decoder, source).await
     }
 
     pub fn merchant_id(&self) -> &str {
@@ -158,7 +147,7 @@ impl Folder {
                 }
             };
             run.unhandled += u64::from(!decoded.handled);
-            if let Some(payload) = self.admit(event, decoded, folded, &mut run, &mut untouched)? {
+            if let Some(payload) = self.admit((event, event.offset), decoded, folded, &mut run, &mut untouched)? {
                 run.redacted.insert(event.offset, payload);
             }
             if let Some(retried) = raw::retried(&event.envelope) {
@@ -195,6 +184,7 @@ impl Folder {
             (&self.people, &other.people),
             (&self.undecodable, &other.undecodable),
             (self.wanted.entries(), other.wanted.entries()),
+            (self.forgotten.entries(), other.forgotten.entries()),
         ];
         for (mine, theirs) in all {
             mine.clear()?;
@@ -209,9 +199,7 @@ impl Folder {
             batch.commit()?;
         }
         self.vault.adopt(&other.vault)?;
-        if other.any_forgotten.load(Ordering::Acquire) {
-            self.beware()?;
-        }
+        self.forgotten.replaced();
         self.store.sync()
     }
 
@@ -228,18 +216,19 @@ impl Folder {
         }
     }
 
-    /// Returns the payload as it may be kept, where it speaks of somebody who asked to be forgotten before.
+    /// Returns the payload as it may be kept, where it speaks of somebody who asked to be forgotten before `stood`, where the
+    /// event came first.
     fn admit(
         &self,
-        event: &Logged,
+        (event, stood): (&Logged, Offset),
         mut decoded: Decoded,
         folded: &mut Folded,
         run: &mut Run,
         untouched: &mut HashSet<ObjectKey>,
     ) -> Result<Option<Bytes>, LoadError> {
         let livemode = event.envelope.livemode;
-        let theirs = self.admit_claims(event, &mut decoded, folded)?;
-        let redacted = if theirs { self.redact(event, &mut decoded) } else { None };
+        let theirs = self.admit_claims(event, stood, &decoded, folded)?;
+        let redacted = if theirs { self.redact(event, &mut decoded)? } else { None };
         let mut observations = decoded.observations;
         while let Some(observation) = observations.pop() {
             let key = observation.key().clone();
@@ -264,52 +253,54 @@ impl Folder {
         Ok(redacted)
     }
 
-    /// Whether the event speaks of somebody who asked to be forgotten before it.
-    fn admit_claims(&self, event: &Logged, decoded: &mut Decoded, folded: &mut Folded) -> Result<bool, LoadError> {
+    /// Takes in who the event says is one person. Whether it speaks of somebody who asked to be forgotten before `stood`, where it
+    /// came first.
+    fn admit_claims(
+        &self,
+        event: &Logged,
+        stood: Offset,
+        decoded: &Decoded,
+        folded: &mut Folded,
+    ) -> Result<bool, LoadError> {
         let stores = (&self.people, folded.below.as_ref().map(|b| &b.people));
-        let (people, offset, livemode) = (&mut folded.people, event.offset, event.envelope.livemode);
         let mut theirs = false;
-        for claim in &mut decoded.claims {
-            if let Some(since) = &mut claim.erases {
-                *since = offset;
-                self.beware()?;
-                people.join(stores, claim, offset)?;
-            } else if self.any_forgotten.load(Ordering::Acquire) {
-                theirs |= people.admit(stores, claim, offset)?;
-            } else {
-                people.join(stores, claim, offset)?;
+        for claim in &decoded.claims {
+            if claim.erases {
+                self.forgotten.note(claim, event.offset)?;
+                folded.people.join(stores, claim, event.offset)?;
+                continue;
+            }
+            let (claim, is_theirs) = self.forgotten.heed(claim, stood)?;
+            theirs |= is_theirs;
+            if let Some(claim) = claim {
+                folded.people.join(stores, &claim, event.offset)?;
             }
         }
-        if decoded.claims.is_empty() && self.any_forgotten.load(Ordering::Acquire) {
+        if decoded.claims.is_empty() && self.forgotten.any() {
             for identifier in self.decoder.implied(&event.envelope) {
-                theirs = theirs || people.is_erased(stores, &identifier, livemode, offset)?;
+                theirs = theirs || self.forgotten.is(event.envelope.livemode, &identifier, stood)?;
             }
         }
         Ok(theirs)
     }
 
-    /// Those who ask to be forgotten in `events`, before anything else is folded: what comes after them in the log is read
-    /// otherwise, and a table has no order.
-    pub fn forget_first(&self, folded: &mut Folded, events: &[Logged]) -> Result<(), LoadError> {
-        for event in events {
-            if let Ok(mut decoded) = self.decoder.decode(&event.envelope) {
-                decoded.claims.retain(|claim| claim.erases.is_some());
-                self.admit_claims(event, &mut decoded, folded)?;
+    /// Makes of `decoded` what the event says without what tells who it is of.
+    fn redact(&self, event: &Logged, decoded: &mut Decoded) -> Result<Option<Bytes>, LoadError> {
+        let Ok(payload) = str::from_utf8(&event.envelope.payload) else { return Ok(None) };
+        let mut contacts = std::mem::take(&mut decoded.contacts);
+        // Wherever it stands, an address of theirs is one.
+        for (identifier, contact) in self.decoder.addresses(&event.envelope) {
+            if self.forgotten.is(event.envelope.livemode, &identifier, event.offset)? {
+                contacts.push(contact);
             }
         }
-        Ok(())
-    }
-
-    /// Makes of `decoded` what the event says without what tells who it is of.
-    fn redact(&self, event: &Logged, decoded: &mut Decoded) -> Option<Bytes> {
-        let contacts = std::mem::take(&mut decoded.contacts);
-        let payload = str::from_utf8(&event.envelope.payload).ok()?;
-        let left: Bytes = self.decoder.redacted(payload, Whose::Theirs, &contacts)?.into();
+        let Some(left) = self.decoder.redacted(payload, Whose::Theirs, &contacts) else { return Ok(None) };
+        let left = Bytes::from(left);
         let envelope = Envelope { payload: left.clone(), ..event.envelope.clone() };
         if let Ok(again) = self.decoder.decode(&envelope) {
             *decoded = Decoded { contacts: Vec::new(), ..again };
         }
-        Some(left)
+        Ok(Some(left))
     }
 
     /// The state of all objects that the events speak of, in the order of the store: it finds neighbours faster than the
@@ -361,7 +352,7 @@ impl Folder {
         if let Ok(decoded) = self.decoder.decode(&event.envelope) {
             folded.undecodable.insert(retried, false);
             let event = Logged { offset, envelope: event.envelope.clone() };
-            self.admit(&event, decoded, folded, run, untouched)?;
+            self.admit((&event, retried), decoded, folded, run, untouched)?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 mod commit;
 mod erase;
 mod fold;
+mod forgotten;
 mod pending;
 mod people;
 mod publish;

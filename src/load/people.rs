@@ -13,7 +13,7 @@ use crate::{
     base::{Micros, Offset, PersonId},
     facts::{
         Row, Stamped,
-        identity::{Attributes, Component, Identifier, IdentityClaim},
+        identity::{Component, IdentityClaim},
     },
     store::{Batch, Keyspace, Store, StoreError},
 };
@@ -53,47 +53,6 @@ struct Slot {
 }
 
 impl People {
-    /// As [`People::join`], where somebody may have asked to be forgotten: what names them links nobody to them any more.
-    /// Whether the event at `offset` speaks of them, by the best of the identifiers, as a browser or an account that was
-    /// theirs may be another's by now.
-    pub fn admit(
-        &mut self,
-        (store, below): (&Keyspace, Option<&People>),
-        claim: &IdentityClaim,
-        offset: Offset,
-    ) -> Result<bool, LoadError> {
-        let mut erased = Vec::new();
-        for identifier in &claim.identifiers {
-            erased.push(self.is_erased((store, below), identifier, claim.livemode, offset)?);
-        }
-        let theirs = erased.first().copied().unwrap_or(false);
-        if !erased.contains(&true) || !erased.contains(&false) {
-            self.join((store, below), claim, offset)?;
-            return Ok(theirs);
-        }
-        let others = claim.identifiers.iter().zip(&erased).filter(|(_, erased)| !**erased);
-        let others = IdentityClaim {
-            identifiers: others.map(|(identifier, _)| identifier.clone()).collect(),
-            attributes: if theirs { Attributes::default() } else { claim.attributes.clone() },
-            ..*claim
-        };
-        self.join((store, below), &others, offset)?;
-        Ok(theirs)
-    }
-
-    /// Whether whom `identifier` names had asked to be forgotten before the event at `offset`.
-    pub fn is_erased(
-        &mut self,
-        stores: (&Keyspace, Option<&People>),
-        identifier: &Identifier,
-        livemode: bool,
-        offset: Offset,
-    ) -> Result<bool, LoadError> {
-        let name = format!("{}{}", world(livemode), identifier.id());
-        let home = self.home(stores, &name, livemode)?;
-        Ok(home.is_some_and(|home| self.slots[home].component.is_erased(identifier, offset)))
-    }
-
     /// Makes one person of whom the claim names. What it lacks is read from the people on their way to the store, where there are
     /// any, and then from the store.
     pub fn join(
@@ -305,7 +264,7 @@ mod tests {
     use super::*;
     use crate::{
         base::Pseudonymizer,
-        facts::identity::{IdentifierKind, Phone},
+        facts::identity::{Attributes, Identifier, IdentifierKind, Phone},
     };
 
     fn claim(at: i64, names: &[&str], phone: &str) -> IdentityClaim {
@@ -316,7 +275,7 @@ mod tests {
         let phone =
             Phone { hash: phone.to_owned(), region: None, kind: "mobile".to_owned(), carrier: None, time_zones: None };
         let attributes = Attributes { phone: Some(phone), ..Attributes::default() };
-        IdentityClaim { at: Micros(at), livemode: true, identifiers, attributes, erases: None }
+        IdentityClaim { at: Micros(at), livemode: true, identifiers, attributes, erases: false }
     }
 
     /// How many people have each phone after each batch of claims, and all that is stored in the end.

@@ -87,7 +87,7 @@ pub async fn refold(
     let lake = Lake::open(&scratch.join("lake")).await?;
     let refolded = Refolded { lake, folder, _scratch };
     progress.begin("Folding raw.events", source.rows(raw::EVENTS), "events");
-    refolded.forget_first(&store, source).await?;
+    refolded.folder.recall_forgotten(source).await?;
     let mut done = 0u64;
     let mut chunk = 0i64;
     if let Some(mut events) = recall::rows(source, raw::EVENTS, &[], until.condition()).await? {
@@ -105,23 +105,6 @@ pub async fn refold(
 }
 
 impl Refolded {
-    /// See [`Folder::forget_first`].
-    async fn forget_first(&self, store: &Store, source: &Snapshot) -> Result<(), LoadError> {
-        let asked = col("type").eq(lit(facts::erasure::ERASED));
-        let Some(mut events) = recall::rows(source, raw::EVENTS, &[], Some(asked)).await? else { return Ok(()) };
-        while let Some(batch) = events.next().await {
-            let events = replay::events(&batch.map_err(unreadable)?).map_err(unreadable)?;
-            tokio::task::block_in_place(|| {
-                let mut folded = Folded::default();
-                self.folder.forget_first(&mut folded, &events)?;
-                let mut batch = store.batch();
-                folded.store(&self.folder, false, &mut batch)?;
-                Ok::<_, LoadError>(batch.commit()?)
-            })?;
-        }
-        Ok(())
-    }
-
     async fn admit(&self, store: &Store, events: &[Logged], chunk: &mut i64) -> Result<(), LoadError> {
         let run = tokio::task::block_in_place(|| {
             let mut folded = Folded::default();

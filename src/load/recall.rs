@@ -136,6 +136,7 @@ impl Loader {
         let Some(held) = held.filter(|_| behind) else { return Ok(()) };
         if self.forgotten {
             self.recall_identities().await?;
+            self.folder.recall_forgotten(&self.lake.snapshot()).await?;
         }
         // What was cut off in the middle of a commit may be in other tables and not in this one.
         let of = |table| self.lake.position(table, STAGE).map_or(0, |at| at as u64 + 1);

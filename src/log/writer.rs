@@ -271,7 +271,7 @@ impl Group {
     /// Nothing of it was stored. Who brought only duplicates of stored events is answered all the same.
     fn refuse(self, error: &AppendError) {
         for (request, answer) in self.requests {
-            let pending = request.sought().any(|key| self.offsets.contains_key(&key));
+            let pending = request.begins_segment() || request.sought().any(|key| self.offsets.contains_key(&key));
             request.answer(if pending { Err(error.clone()) } else { Ok(answer) });
         }
     }

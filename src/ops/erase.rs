@@ -42,6 +42,9 @@ struct Asked {
     livemode: bool,
     at: Micros,
     erasure: Erasure,
+    /// Events are being rewritten: what tables were made of may be gone from there.
+    #[serde(default)]
+    redacting: bool,
 }
 
 impl Instance {
@@ -55,7 +58,7 @@ impl Instance {
         let at = Micros::now();
         let mut batch = self.store.batch();
         for (livemode, component) in self.whom(person.trim()).await? {
-            let asked = Asked { livemode, at, erasure: self.known(livemode, &component)? };
+            let asked = Asked { livemode, at, erasure: self.known(livemode, &component)?, redacting: false };
             let name = format!("{livemode}:{}", asked.erasure.person_id);
             batch.put(&self.erasures, name.into_bytes(), serde_json::to_vec(&asked).map_err(unwritable)?);
         }
@@ -64,8 +67,9 @@ impl Instance {
     }
 
     /// Goes on with what was asked for and is not done; what fails is told, and tried again later.
-    pub(super) async fn resume_erasures(&self) {
-        if self.erasures.prefix(b"").next().is_none() {
+    pub async fn resume_erasures(&self) {
+        // Whoever is at it will come to the end of it.
+        if self.erasures.prefix(b"").next().is_none() || self.forgetting.try_lock().is_err() {
             return;
         }
         tracing::warn!("somebody is to be forgotten, and it was cut off: that is gone on with");
@@ -81,8 +85,11 @@ impl Instance {
             let (name, value) = entry?;
             asked.push((name.to_vec(), serde_json::from_slice(&value).map_err(unwritable)?));
         }
+        if asked.is_empty() {
+            return Ok(Erased::default());
+        }
         progress.begin("Forgetting", None, "steps");
-        for (_, Asked { livemode, at, erasure }) in &asked {
+        for (_, Asked { livemode, at, erasure, .. }) in &asked {
             let record = erasure.envelope(*livemode, *at).map_err(unwritable)?;
             self.log.append(vec![record]).await?;
         }
@@ -96,7 +103,14 @@ impl Instance {
             done.people.push(erasure.person_id.0.clone());
             done.identifiers += erasure.identifiers.len() as u64;
         }
-        self.forget(sought, &mut done).await?;
+        let was_cut_off = asked.iter().any(|(_, asked)| asked.redacting);
+        let mut begun = self.store.batch();
+        for (name, asked) in &asked {
+            let asked = Asked { redacting: true, ..asked.clone() };
+            begun.put(&self.erasures, name.as_slice(), serde_json::to_vec(&asked).map_err(unwritable)?);
+        }
+        begun.commit_durable()?;
+        self.forget(sought, was_cut_off, &mut done).await?;
         // Last, as it tells what to look for.
         let vault = self.vault.clone();
         done.contacts = load::blocking(move || Ok(vault.forget(&owners)?)).await? as u64;
@@ -110,14 +124,14 @@ impl Instance {
     }
 
     /// Takes what tells who they are out of events, input that was set aside, tables and log.
-    async fn forget(&self, sought: Vec<Sought>, done: &mut Erased) -> Result<(), OpsError> {
+    async fn forget(&self, sought: Vec<Sought>, was_cut_off: bool, done: &mut Erased) -> Result<(), OpsError> {
         let redacted = {
             let _raw = self.reading_raw.write().await;
             redact(&self.lake, &self.decoder(), sought).await?
         };
         (done.events, done.quarantined) = (redacted.events, redacted.quarantined);
         load::note_versions(&self.lake, &self.store)?;
-        if redacted.in_tables {
+        if redacted.in_tables || was_cut_off {
             self.rebuild(&[], &Silent).await?;
         }
         sweep(&self.lake).await?;
@@ -127,7 +141,7 @@ impl Instance {
     }
 
     fn elsewhere(&self) -> Vec<String> {
-        let topic = "the topic that keeps the log, until its retention ends";
+        let topic = "the topic that keeps the log, until its retention ends, and other directories that read it: erase there too";
         let senders = "Stripe, Klaviyo and whoever else sent it: what they send of this person again is redacted when it is loaded";
         let copies = "backups, and what was exported";
         let topic = self.log.is_shared().then_some(topic);

@@ -187,7 +187,6 @@ impl Instance {
         instance.read_rates().await?;
         // Not before the identities of all that was ever held are known again.
         instance.log.follow()?;
-        instance.resume_erasures().await;
         Ok(instance)
     }
 

@@ -55,7 +55,7 @@ pub(super) fn decode(body: &Bytes, received_at: Micros) -> Result<Envelope, Reje
 
 /// The cart that a message is about, else the order.
 fn object(properties: Option<&Value>) -> (Option<String>, Option<String>) {
-    let id = |key: &str| properties?.get(key)?.as_str().and_then(short);
+    let id = |key: &str| properties?.get(key)?.as_str().and_then(opaque);
     match (id("cart_id"), id("order_id")) {
         (Some(cart), _) => (Some("cart".to_owned()), Some(cart)),
         (None, Some(order)) => (Some("order".to_owned()), Some(order)),

@@ -13,8 +13,9 @@ use std::{
 use aws_lc_rs::{aead::RandomizedNonceKey, error::Unspecified, rand};
 
 use super::{
-    StoreError, sync_dir,
-    vault::{new_key, open, seal},
+    StoreError,
+    seal::{new_key, open, seal},
+    sync_dir,
 };
 
 /// What the file is bound to.

@@ -9,6 +9,7 @@ mod error;
 mod key_file;
 mod keyspace;
 mod privacy;
+mod seal;
 mod vault;
 
 use std::{

@@ -18,16 +18,18 @@ use std::{
 
 use ahash::HashMap;
 use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    aead::{AES_256_GCM, RandomizedNonceKey},
     error::Unspecified,
     hkdf::{HKDF_SHA256, KeyType, Salt},
     rand,
 };
 
-use super::{Batch, Keyspace, Store, StoreError, key_file::KeyFile};
+use super::{
+    Batch, Keyspace, Store, StoreError,
+    key_file::KeyFile,
+    seal::{new_key, open, seal},
+};
 
-/// What an entry begins with. Another cipher would be another number.
-const FORMAT: u8 = 1;
 /// Says that the privacy key in use is the one that all this was made with.
 const PROOF: &[u8] = b"proof\0of the key";
 /// Entries a batch when many are written: its journal record stays a few MB.
@@ -230,7 +232,9 @@ impl Inner {
                 std::mem::replace(&mut batch, self.store.batch()).commit()?;
             }
         }
-        batch.commit_durable()?;
+        batch.commit()?;
+        // Not by the batch, which syncs nothing where it is empty.
+        self.store.sync()?;
         wrapping.end_before()
     }
 
@@ -260,29 +264,6 @@ fn prove(store: &Store, key: &RandomizedNonceKey, path: &Path) -> Result<(), Sto
     let mut batch = store.batch();
     batch.put(&proofs, PROOF, proof);
     batch.commit_durable()
-}
-
-/// `None` where the system gives no random bytes.
-pub(super) fn seal(key: &RandomizedNonceKey, name: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
-    let mut text = plain.to_vec();
-    let nonce = key.seal_in_place_append_tag(Aad::from(name), &mut text).ok()?;
-    let mut sealed = Vec::with_capacity(1 + NONCE_LEN + text.len());
-    sealed.push(FORMAT);
-    sealed.extend_from_slice(nonce.as_ref());
-    sealed.extend_from_slice(&text);
-    Some(sealed)
-}
-
-/// `None` of what was sealed under another key or name, or is damaged.
-pub(super) fn open(key: &RandomizedNonceKey, name: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
-    let (nonce, text) = sealed.strip_prefix(&[FORMAT])?.split_at_checked(NONCE_LEN)?;
-    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-    let mut text = text.to_vec();
-    key.open_in_place(nonce, Aad::from(name), &mut text).ok().map(|plain| plain.to_vec())
-}
-
-pub(super) fn new_key(bytes: &[u8]) -> Option<RandomizedNonceKey> {
-    RandomizedNonceKey::new(&AES_256_GCM, bytes).ok()
 }
 
 /// RFC 5869. The hashes in tables are made with the privacy key itself, so the vault's key is another one.

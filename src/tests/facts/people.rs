@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{decoder_where, event, names, seconds, stripe_envelope};
 use crate::{
-    base::{Offset, PersonId, SharedAddresses},
+    base::{PersonId, SharedAddresses},
     facts::identity::{Attributes, Component, Identifier, IdentifierKind, IdentityClaim},
     tests::cases,
 };
@@ -20,7 +20,7 @@ fn claim(at: i64, mut identifiers: Vec<Identifier>, country: Option<&str>) -> Id
     identifiers.sort();
     identifiers.dedup();
     let attributes = Attributes { country: country.map(str::to_owned), ..Attributes::default() };
-    IdentityClaim { at: seconds(at), livemode: true, identifiers, attributes, erases: None }
+    IdentityClaim { at: seconds(at), livemode: true, identifiers, attributes, erases: false }
 }
 
 /// What the loader does: for each claim, joins the components of its identifiers.
@@ -75,7 +75,7 @@ proptest! {
                 // Some of them ask to be forgotten.
                 let erases = (a + b + c) % 7 == 0;
                 let country = (!erases).then_some(["DE", "FR"][a % 2]);
-                IdentityClaim { erases: erases.then_some(Offset(at as u64)), ..claim(at, named, country) }
+                IdentityClaim { erases, ..claim(at, named, country) }
             })
             .collect();
         let straight = learn(&claims);
@@ -92,7 +92,7 @@ proptest! {
             prop_assert_eq!(component.canonical(), Some(&best.seed));
             for row in component.identity_rows() {
                 let of_it = |c: &&IdentityClaim| c.identifiers.iter().any(|i| i.id() == row.identity_id);
-                let asked = claims.iter().filter(of_it).filter(|c| c.erases.is_some()).map(|c| c.at).min();
+                let asked = claims.iter().filter(of_it).filter(|c| c.erases).map(|c| c.at).min();
                 prop_assert_eq!(row.erased_at, asked);
                 prop_assert_eq!(row.country.is_none(), asked.is_some(), "nothing is told of whom asked, before or after");
             }
