@@ -176,12 +176,12 @@ async fn look(server: &Loaded, measured: Arc<Measured>, mut newest: watch::Recei
     let mut last = -1;
     while newest.changed().await.is_ok() {
         let Some((id, acked)) = newest.borrow_and_update().clone() else { continue };
+        // What was acknowledged last is among the newest, or comes: several connections are not in order.
+        let from = last - 2000;
         loop {
             let query = format!(
                 "SELECT count(*) FILTER (WHERE event_id = '{id}') AS found, coalesce(max(log_offset), {last}) AS last \
-                 FROM raw.events WHERE log_offset > {}",
-                // What was acknowledged last is among the newest; several connections are not in order.
-                last - 2000
+                 FROM raw.events WHERE log_offset > {from}"
             );
             let asked = client.post(&url).bearer_auth(&server.token).json(&serde_json::json!({ "query": query }));
             let answer = asked.send().await?;
