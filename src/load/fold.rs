@@ -20,12 +20,11 @@ use super::{
     wanted::Wanted,
 };
 use crate::{
-    base::{Envelope, Logged, Offset},
+    base::{Logged, Offset},
     facts::{
-        Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped, Table, Want, Whose,
+        Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped, Table, Want,
         raw::{self, Quarantined},
     },
-    lake::Snapshot,
     store::{Batch, Keyspace, Store, StoreError, Vault},
 };
 
@@ -39,7 +38,7 @@ const STORED_AT_ONCE: usize = 2_000;
 
 /// What folding needs: how to read a payload, and where state lies.
 pub struct Folder {
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
     merchant_id: Arc<str>,
     objects: Keyspace,
     pub(super) people: Keyspace,
@@ -66,13 +65,13 @@ pub type Changes = BTreeMap<Table, Vec<Change>>;
 #[derive(Default)]
 pub struct Folded {
     objects: HashMap<ObjectKey, ObjectState>,
-    people: People,
+    pub(super) people: People,
     /// Whether the event at an offset is undecodable, where that changed.
     undecodable: BTreeMap<Offset, bool>,
     /// What single events left open.
     wanted: BTreeSet<Want>,
     /// State before this that is on its way to the store.
-    below: Option<Arc<Folded>>,
+    pub(super) below: Option<Arc<Folded>>,
 }
 
 /// What one run of events brought.
@@ -115,11 +114,6 @@ impl Folder {
             forgotten: Forgotten::open(store)?,
             store: store.clone(),
         })
-    }
-
-    /// Learns from `raw.events` who asked to be forgotten: to be known before events are folded that came after them.
-    pub async fn recall_forgotten(&self, source: &Snapshot) -> Result<(), LoadError> {
-        self.forgotten.recall(&self.decoder, source).await
     }
 
     pub fn merchant_id(&self) -> &str {
@@ -251,56 +245,6 @@ impl Folder {
         folded.wanted.extend(decoded.wanted);
         run.contacts.extend(decoded.contacts);
         Ok(redacted)
-    }
-
-    /// Takes in who the event says is one person. Whether it speaks of somebody who asked to be forgotten before `stood`, where it
-    /// came first.
-    fn admit_claims(
-        &self,
-        event: &Logged,
-        stood: Offset,
-        decoded: &Decoded,
-        folded: &mut Folded,
-    ) -> Result<bool, LoadError> {
-        let stores = (&self.people, folded.below.as_ref().map(|b| &b.people));
-        let mut theirs = false;
-        for claim in &decoded.claims {
-            if claim.erases {
-                self.forgotten.note(claim, event.offset)?;
-                folded.people.join(stores, claim, event.offset)?;
-                continue;
-            }
-            let (claim, is_theirs) = self.forgotten.heed(claim, stood)?;
-            theirs |= is_theirs;
-            if let Some(claim) = claim {
-                folded.people.join(stores, &claim, event.offset)?;
-            }
-        }
-        if decoded.claims.is_empty() && self.forgotten.any() {
-            for identifier in self.decoder.implied(&event.envelope) {
-                theirs = theirs || self.forgotten.is(event.envelope.livemode, &identifier, stood)?;
-            }
-        }
-        Ok(theirs)
-    }
-
-    /// Makes of `decoded` what the event says without what tells who it is of.
-    fn redact(&self, event: &Logged, decoded: &mut Decoded) -> Result<Option<Bytes>, LoadError> {
-        let Ok(payload) = str::from_utf8(&event.envelope.payload) else { return Ok(None) };
-        let mut contacts = std::mem::take(&mut decoded.contacts);
-        // Wherever it stands, an address of theirs is one.
-        for (identifier, contact) in self.decoder.addresses(&event.envelope) {
-            if self.forgotten.is(event.envelope.livemode, &identifier, event.offset)? {
-                contacts.push(contact);
-            }
-        }
-        let Some(left) = self.decoder.redacted(payload, Whose::Theirs, &contacts) else { return Ok(None) };
-        let left = Bytes::from(left);
-        let envelope = Envelope { payload: left.clone(), ..event.envelope.clone() };
-        if let Ok(again) = self.decoder.decode(&envelope) {
-            *decoded = Decoded { contacts: Vec::new(), ..again };
-        }
-        Ok(Some(left))
     }
 
     /// The state of all objects that the events speak of, in the order of the store: it finds neighbours faster than the

@@ -8,13 +8,18 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use bytes::Bytes;
 use futures::StreamExt;
 
-use super::{LoadError, recall, unreadable};
+use super::{
+    LoadError,
+    fold::{Folded, Folder},
+    recall, unreadable,
+};
 use crate::{
-    base::Offset,
+    base::{Envelope, Logged, Offset},
     facts::{
-        Decoder, erasure,
+        Decoded, Decoder, Whose, erasure,
         identity::{Attributes, Identifier, IdentityClaim},
         raw, replay,
     },
@@ -115,6 +120,63 @@ impl Forgotten {
     /// The entries were replaced.
     pub(super) fn replaced(&self) {
         self.any.store(self.since.prefix(b"").next().is_some(), Ordering::Release);
+    }
+}
+
+impl Folder {
+    /// Learns from `raw.events` who asked to be forgotten: to be known before events are folded that came after them.
+    pub async fn recall_forgotten(&self, source: &Snapshot) -> Result<(), LoadError> {
+        self.forgotten.recall(&self.decoder, source).await
+    }
+
+    /// Takes in who the event says is one person. Whether it speaks of somebody who asked to be forgotten before `stood`, where it
+    /// came first.
+    pub(super) fn admit_claims(
+        &self,
+        event: &Logged,
+        stood: Offset,
+        decoded: &Decoded,
+        folded: &mut Folded,
+    ) -> Result<bool, LoadError> {
+        let stores = (&self.people, folded.below.as_ref().map(|b| &b.people));
+        let mut theirs = false;
+        for claim in &decoded.claims {
+            if claim.erases {
+                self.forgotten.note(claim, event.offset)?;
+                folded.people.join(stores, claim, event.offset)?;
+                continue;
+            }
+            let (claim, is_theirs) = self.forgotten.heed(claim, stood)?;
+            theirs |= is_theirs;
+            if let Some(claim) = claim {
+                folded.people.join(stores, &claim, event.offset)?;
+            }
+        }
+        if decoded.claims.is_empty() && self.forgotten.any() {
+            for identifier in self.decoder.implied(&event.envelope) {
+                theirs = theirs || self.forgotten.is(event.envelope.livemode, &identifier, stood)?;
+            }
+        }
+        Ok(theirs)
+    }
+
+    /// Makes of `decoded` what the event says without what tells who it is of.
+    pub(super) fn redact(&self, event: &Logged, decoded: &mut Decoded) -> Result<Option<Bytes>, LoadError> {
+        let Ok(payload) = str::from_utf8(&event.envelope.payload) else { return Ok(None) };
+        let mut contacts = std::mem::take(&mut decoded.contacts);
+        // Wherever it stands, an address of theirs is one.
+        for (identifier, contact) in self.decoder.addresses(&event.envelope) {
+            if self.forgotten.is(event.envelope.livemode, &identifier, event.offset)? {
+                contacts.push(contact);
+            }
+        }
+        let Some(left) = self.decoder.redacted(payload, Whose::Theirs, &contacts) else { return Ok(None) };
+        let left = Bytes::from(left);
+        let envelope = Envelope { payload: left.clone(), ..event.envelope.clone() };
+        if let Ok(again) = self.decoder.decode(&envelope) {
+            *decoded = Decoded { contacts: Vec::new(), ..again };
+        }
+        Ok(Some(left))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A person is forgotten: their facts are counted on, and nothing says any more whose they are.
+//! A person is forgotten: their facts are counted on, and only hashes say whose they are.
 //!
 //! ```text
 //! note that it was asked ──► record in the log ──► loaded: nothing is told of them, nobody writes to them
@@ -51,7 +51,7 @@ impl Instance {
     /// Forgets `person`: an id (`per_…`), an e-mail address, a phone that nobody shares, or any id that named them.
     ///
     /// # Errors
-    /// Nobody, or more than one, is known by it; a disk that fails. What was begun is gone on with by upkeep, by the next start,
+    /// Nobody, or more than one, is known by it; a disk that fails. What was begun is gone on with by upkeep, by the next command,
     /// or by asking again.
     pub async fn erase(&self, person: &str, progress: &dyn Progress) -> Result<Erased, OpsError> {
         self.load(&Silent).await?;
@@ -59,8 +59,11 @@ impl Instance {
         let mut batch = self.store.batch();
         for (livemode, component) in self.whom(person.trim()).await? {
             let asked = Asked { livemode, at, erasure: self.known(livemode, &component)?, redacting: false };
-            let name = format!("{livemode}:{}", asked.erasure.person_id);
-            batch.put(&self.erasures, name.into_bytes(), serde_json::to_vec(&asked).map_err(unwritable)?);
+            let name = format!("{livemode}:{}", asked.erasure.person_id).into_bytes();
+            // One that was cut off knows how far it came.
+            if !self.erasures.contains(&name)? {
+                batch.put(&self.erasures, name, serde_json::to_vec(&asked).map_err(unwritable)?);
+            }
         }
         batch.commit_durable()?;
         self.finish_erasures(progress).await

@@ -258,6 +258,25 @@ async fn trimming_frees_whole_segments_and_keeps_knowing_their_events() {
 }
 
 #[tokio::test]
+async fn a_new_segment_lets_go_of_all_before_it_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let log = open(data.path(), Options::default()).unwrap();
+    assert_eq!(log.begin_segment().await.unwrap(), Offset(0), "the first has nothing yet");
+    log.append(events(0..10)).await.unwrap();
+    // Others append beside it.
+    let (begins, appended) = tokio::join!(log.begin_segment(), log.append(events(10..20)));
+    let begins = begins.unwrap();
+    assert!(appended.is_ok() && (begins == Offset(10) || begins == Offset(20)), "{begins}");
+    log.append(events(20..30)).await.unwrap();
+    let began = Instant::now();
+    while log.start() < begins && began.elapsed() < Duration::from_secs(30) {
+        log.remove(begins).unwrap();
+    }
+    assert_eq!((log.start(), segments(data.path()).len(), files(data.path(), "old").len()), (begins, 1, 0));
+    assert_eq!(all(&log, 3000).len() as u64, 30 - begins.0);
+}
+
+#[tokio::test]
 async fn what_is_trimmed_is_given_back_by_and_by_and_at_the_latest_at_the_next_start() {
     let data = tempfile::tempdir().unwrap();
     let log = open(data.path(), Options { segment_bytes: 10_000_000, ..small() }).unwrap();
