@@ -39,6 +39,7 @@ pub(super) fn built_in() -> HashMap<String, String> {
         (format!("core.{table}"), sql)
     });
     let others = [
+        ("core.customers", include_str!("../../sql/core/customers.sql")),
         ("core.fee_details", include_str!("../../sql/core/fee_details.sql")),
         ("core.invoice_taxes", include_str!("../../sql/core/invoice_taxes.sql")),
         ("core.metrics", include_str!("../../sql/core/metrics.sql")),

@@ -28,7 +28,9 @@ impl Known<'_> {
                 row.invoice_id = row.invoice_id.take().or_else(|| self.invoice());
                 let challenged = row.three_ds_flow.as_deref() == Some("challenge");
                 let automatic = self.mark(Mark::Automatic).is_some();
-                row.is_off_session = (challenged || automatic).then_some(!challenged);
+                let present = challenged || self.parts.iter().any(|part| matches!(part.fact, Fact::Payer { .. }));
+                row.is_off_session = (present || automatic).then_some(!present);
+                row.attempt_no = row.payment_intent_id.as_ref().map(|_| self.number());
                 row.order_ambiguous = self.ambiguous;
             }
             Row::Charge(row) => self.charge(row),
@@ -47,6 +49,7 @@ impl Known<'_> {
                 row.order_ambiguous = self.ambiguous;
             }
             Row::ImportedOrder(row) => row.order_ambiguous = self.ambiguous,
+            Row::Profile(row) => row.order_ambiguous = self.ambiguous,
             Row::Message(row) => {
                 row.queued_at = self.mark(Mark::Queued);
                 row.claimed_at = self.mark(Mark::Claimed);
@@ -81,6 +84,7 @@ impl Known<'_> {
             }
             Row::BalanceTransaction(row) => {
                 row.created_at = row.created_at.or(self.mark(Mark::Seen));
+                row.payout_id = row.payout_id.take().or_else(|| self.named_by(|fact| matches!(fact, Fact::PaidOut)));
                 row.order_ambiguous = self.ambiguous;
             }
             Row::EarlyFraudWarning(row) => {
@@ -113,10 +117,24 @@ impl Known<'_> {
         self.marks.iter().find(|(m, _)| *m == mark).map(|(_, at)| *at)
     }
 
-    /// The invoice that others say this payment is of: the earliest, where it is of several.
+    /// The invoice that others say this payment is of.
     fn invoice(&self) -> Option<String> {
-        let invoices = self.parts.iter().filter(|part| matches!(part.fact, Fact::Invoiced));
-        invoices.min_by_key(|part| (part.at, &part.id)).map(|part| part.id.clone())
+        self.named_by(|fact| matches!(fact, Fact::Invoiced))
+    }
+
+    /// What a part of this kind is named after: the earliest, where there are several.
+    fn named_by(&self, is: impl Fn(&Fact) -> bool) -> Option<String> {
+        let parts = self.parts.iter().filter(|part| is(&part.fact));
+        parts.min_by_key(|part| (part.at, &part.id)).map(|part| part.id.clone())
+    }
+
+    /// Which of its intent's attempts this one is: the first, unless the intent tells that there are more.
+    fn number(&self) -> i64 {
+        let told = self.parts.iter().find_map(|part| match part.fact {
+            Fact::Numbered(no) => Some(i64::from(no)),
+            _ => None,
+        });
+        told.unwrap_or(1)
     }
 
     fn async_result(&self) -> Option<String> {

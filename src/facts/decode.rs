@@ -209,15 +209,16 @@ impl<'a> Event<'a> {
     }
 
     /// The object `id` as this event alone shows it, whole.
-    pub fn tell(&mut self, table: Table, id: &str, row: Row, marks: Vec<(Mark, Micros)>) {
+    pub fn tell(&mut self, table: Table, id: &str, step: Step, row: Row, marks: Vec<(Mark, Micros)>) {
         let envelope = self.envelope;
         let sight = Sight {
             at: self.at(),
             own: true,
             whole: true,
-            step: Step::default(),
+            step,
             event_id: envelope.event_id.clone(),
             event_digest: envelope.digest,
+            account: None,
             state: envelope.digest,
             prior: None,
             row,

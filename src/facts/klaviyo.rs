@@ -8,9 +8,11 @@ use super::{
     decode::Event,
     identity::IdentifierKind,
     json::{Flag, List, Maybe, Text, object},
+    observation::Step,
     people::Someone,
-    rows::{CartEvent, Consent, MessageEvent, MetricEvent},
+    rows::{CartEvent, Consent, MessageEvent, MetricEvent, Profile},
     suppression::{self, Word},
+    table::Table,
 };
 use crate::base::{Currency, Micros, PersonId};
 
@@ -30,6 +32,8 @@ object! {
         email: Text<'a>,
         phone_number: Text<'a>,
         external_id: Text<'a>,
+        created: Text<'a>,
+        last_event_date: Text<'a>,
         first_name: Text<'a>,
         last_name: Text<'a>,
         locale: Text<'a>,
@@ -114,6 +118,16 @@ object! {
         kind: Text<'a> = "type",
         id: Text<'a>,
         attributes: Maybe<Attributes<'a>>,
+    }
+}
+
+impl Agreement<'_> {
+    /// What was agreed to, in lower case; `suppressed` where Klaviyo may not act on it.
+    fn state(&self) -> Option<String> {
+        let state = self.consent.get()?.to_ascii_lowercase();
+        let may = [self.can_receive_email_marketing, self.can_receive_sms_marketing, self.can_receive_push_marketing];
+        let barred = state == "subscribed" && may.iter().any(|may| may.0 == Some(false));
+        Some(if barred { "suppressed".to_owned() } else { state })
     }
 }
 
@@ -294,10 +308,14 @@ fn checkout_started(
 fn profile(event: &mut Event, document: &Document) {
     let Some(attributes) = document.attributes.get() else { return };
     let mut someone = event.someone();
-    let (email, phone) = describe(&mut someone, attributes);
+    let described = describe(&mut someone, attributes);
     someone.known_as(IdentifierKind::Klaviyo, document.id.get());
     let person = someone.person();
     event.keep(someone);
+    if let Some(id) = document.id.get() {
+        as_it_is(event, id, attributes, &described, person.clone());
+    }
+    let Described { email, phone, .. } = described;
     let subscriptions = attributes.subscriptions.get();
     let channels = [
         ("email", email, subscriptions.and_then(|s| s.email.get())),
@@ -320,8 +338,42 @@ fn profile(event: &mut Event, document: &Document) {
     }
 }
 
-/// Addresses, and what else identifies or describes a profile. Hashes of e-mail and phone.
-fn describe(someone: &mut Someone, attributes: &Attributes) -> (Option<String>, Option<String>) {
+/// The profile itself, whole.
+fn as_it_is(event: &mut Event, id: &str, attributes: &Attributes, described: &Described, person_id: Option<PersonId>) {
+    let (location, subscriptions) = (attributes.location.get(), attributes.subscriptions.get());
+    let time = |text: &Text| text.get().and_then(Micros::from_rfc3339);
+    let marketing = |channel: Option<&Channel>| channel.and_then(|c| c.marketing.get()).and_then(Agreement::state);
+    let last_event_at = time(&attributes.last_event_date);
+    let row = Profile {
+        profile_id: id.to_owned(),
+        created_at: time(&attributes.created),
+        updated_at: event.at(),
+        person_id,
+        email_hash: described.email.clone(),
+        phone_hash: described.phone.clone(),
+        external_id: event.reference(attributes.external_id.get()),
+        country: described.country.clone(),
+        locale: attributes.locale.owned(),
+        timezone: location.and_then(|l| l.timezone.owned()),
+        email_consent: marketing(subscriptions.and_then(|s| s.email.get())),
+        sms_consent: marketing(subscriptions.and_then(|s| s.sms.get())),
+        last_event_at,
+        order_ambiguous: false,
+    };
+    // What happened to it last only grows, whatever else changed in that second.
+    let step = Step { progress: [last_event_at.map(|at| at.0), None, None], ..Step::default() };
+    event.tell(Table::Profiles, id, step, row.into(), Vec::new());
+}
+
+/// What a profile tells of its person. Hashes of e-mail and phone; two letters of the country.
+struct Described {
+    email: Option<String>,
+    phone: Option<String>,
+    country: Option<String>,
+}
+
+/// Addresses, and what else identifies or describes a profile.
+fn describe(someone: &mut Someone, attributes: &Attributes) -> Described {
     let location = attributes.location.get();
     let country = someone.lives_in(location.and_then(|l| l.country.get()));
     let email = someone.email(attributes.email.get());
@@ -335,7 +387,7 @@ fn describe(someone: &mut Someone, attributes: &Attributes) -> (Option<String>, 
     let name = [attributes.first_name.get(), attributes.last_name.get()];
     let name: Vec<&str> = name.into_iter().flatten().collect();
     someone.named(Some(&name.join(" ")));
-    (email, phone)
+    Described { email, phone, country }
 }
 
 fn agreed(
@@ -347,16 +399,9 @@ fn agreed(
     destination: Option<&str>,
 ) {
     let time = |text: &Text| text.get().and_then(Micros::from_rfc3339);
-    if let Some(state) = agreement.consent.get().map(str::to_ascii_lowercase) {
-        let may = [
-            agreement.can_receive_email_marketing,
-            agreement.can_receive_sms_marketing,
-            agreement.can_receive_push_marketing,
-        ];
-        let barred = may.iter().any(|may| may.0 == Some(false));
-        let state = if barred && state == "subscribed" { "suppressed" } else { &state };
+    if let Some(state) = agreement.state() {
         let at = time(&agreement.last_updated).or(time(&agreement.consent_timestamp)).unwrap_or(event.at());
-        let mut row = consent(event, person, channel, purpose, state, at);
+        let mut row = consent(event, person, channel, purpose, &state, at);
         row.wording = agreement.method.owned();
         event.decoded.rows.push(row.into());
     }

@@ -42,5 +42,5 @@ pub use self::{
     rows::{BatchError, Row, Stamped, batch},
     state::{ObjectState, StateError},
     table::Table,
-    want::{Want, Why},
+    want::{PAID_OUT, Want, Why},
 };

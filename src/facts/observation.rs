@@ -2,6 +2,8 @@
 //!
 //! An observation is a function of one event alone. Nothing here depends on when or in which order events came.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Row, Table};
@@ -52,6 +54,8 @@ pub struct Sight {
     /// Of the event that was seen: its identity.
     pub event_id: String,
     pub event_digest: Digest,
+    /// The account at the provider that the event names.
+    pub account: Option<String>,
     /// Of the object as it was after the event …
     pub state: Digest,
     /// … and before it, where the event says.
@@ -154,6 +158,10 @@ pub enum Fact {
     Settlement(Settlement),
     /// A payment is of the invoice that the part is named after.
     Invoiced,
+    /// A movement on the balance is part of the payout that the part is named after.
+    PaidOut,
+    /// Which of its intent's attempts one is, counted from 1, at the part's time.
+    Numbered(u32),
     /// A charge is contested, by more than an inquiry.
     Disputed,
 }
@@ -182,6 +190,7 @@ pub struct Failure {
 impl Part {
     /// Both parts are of one id. Commutative, associative and idempotent, so that no order matters.
     pub(super) fn merge(&mut self, other: Part) {
+        let theirs = other.at.cmp(&self.at);
         self.at = self.at.min(other.at);
         match (&mut self.fact, other.fact) {
             (
@@ -190,9 +199,9 @@ impl Part {
             ) => {
                 // What the charge says of its failure outweighs what the intent says of it.
                 *failure = match (*whole).cmp(&w) {
-                    std::cmp::Ordering::Less => f,
-                    std::cmp::Ordering::Greater => failure.take(),
-                    std::cmp::Ordering::Equal => failure.take().max(f),
+                    Ordering::Less => f,
+                    Ordering::Greater => failure.take(),
+                    Ordering::Equal => failure.take().max(f),
                 };
                 *whole |= w;
                 *country = country.take().max(c);
@@ -211,6 +220,12 @@ impl Part {
                     *mine = other;
                 }
             }
+            // Attempts that are learnt of later can only stand before it, as long as its own time stays.
+            (Fact::Numbered(mine), Fact::Numbered(other)) => match theirs {
+                Ordering::Less => *mine = other,
+                Ordering::Equal => *mine = (*mine).max(other),
+                Ordering::Greater => {}
+            },
             (mine, other) => {
                 // Ids of different kinds of things never meet (`ch_`, `cs_`, `re_`); if they did, one must still win.
                 if kind(&other) > kind(mine) {
@@ -229,6 +244,8 @@ fn kind(fact: &Fact) -> u8 {
         Fact::Settlement(_) => 3,
         Fact::Invoiced => 4,
         Fact::Disputed => 5,
+        Fact::Numbered(_) => 6,
+        Fact::PaidOut => 7,
     }
 }
 

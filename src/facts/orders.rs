@@ -5,7 +5,7 @@ use super::{
     decode::Event,
     identity::IdentifierKind,
     json::{Amount, List, Maybe, Text, Whole, object},
-    observation::Mark,
+    observation::{Mark, Step},
     rows::{ImportedOrder, Refund},
     table::Table,
 };
@@ -93,7 +93,7 @@ fn imported(
         source: "orders".to_owned(),
         order_ambiguous: false,
     };
-    event.tell(Table::ImportedOrders, id, row.into(), Vec::new());
+    event.tell(Table::ImportedOrders, id, Step::default(), row.into(), Vec::new());
     Ok(())
 }
 
@@ -126,6 +126,6 @@ fn refunded(
         order_ambiguous: false,
     };
     let marks = vec![(Mark::Succeeded, event.at())];
-    event.tell(Table::Refunds, id, row.into(), marks);
+    event.tell(Table::Refunds, id, Step::default(), row.into(), marks);
     Ok(())
 }

@@ -89,6 +89,7 @@ fn message(event: &mut Event, record: &Record, state: &str, at: Micros) -> Resul
         step: Step { lane, ..Step::default() },
         event_id: envelope.event_id.clone(),
         event_digest: envelope.digest,
+        account: None,
         state: envelope.digest,
         prior: None,
         row: row.into(),

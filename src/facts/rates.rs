@@ -6,6 +6,7 @@ use super::{
     DecodeError,
     decode::Event,
     json::{Text, object},
+    observation::Step,
     rows::FxRate,
     table::Table,
 };
@@ -30,7 +31,7 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
         let rate_id = format!("{base}:{currency}:{day}");
         let (origin, fetched_at) = (told.origin.owned(), event.at());
         let row = FxRate { rate_id: rate_id.clone(), day, base, currency, rate, origin, fetched_at };
-        event.tell(Table::FxRates, &rate_id, row.into(), Vec::new());
+        event.tell(Table::FxRates, &rate_id, Step::default(), row.into(), Vec::new());
     }
     Ok(())
 }

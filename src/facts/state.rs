@@ -15,7 +15,7 @@ use super::{
 use crate::base::{Micros, Offset};
 
 /// The first byte of stored state. Another one is of another build.
-const FORMAT: u8 = 7;
+const FORMAT: u8 = 8;
 
 /// Stored fold state that is not of this build. All of it can be made again from `raw.events`.
 #[derive(Debug, thiserror::Error)]
@@ -107,8 +107,11 @@ impl ObjectState {
     /// else in that second if they are enough for that. To the second, as events are. What is only named is met by any sight.
     pub fn meets(&self, want: &Want) -> bool {
         let Some((sight, certain)) = self.leading().pop() else { return false };
-        if matches!(want.why, Why::Named { .. }) {
-            return sight.whole;
+        match want.why {
+            Why::Named { .. } => return sight.whole,
+            // No event of the payout's tells.
+            Why::PaidOut => return false,
+            Why::Undecided | Why::NotShown { .. } => {}
         }
         let (last, since) = (sight.at.seconds(), want.since.seconds());
         let is_enough = || match &want.why {
@@ -128,6 +131,12 @@ impl ObjectState {
         lanes.map(last).collect()
     }
 
+    /// The account at the provider that the object is of, where its events name one.
+    pub fn account(&self) -> Option<&str> {
+        let (sight, _) = self.leading().pop()?;
+        sight.account.as_deref()
+    }
+
     /// The object's one row; `None` while only other objects spoke of it.
     pub fn row(&self) -> Option<Row> {
         let mut leading = self.leading();
@@ -142,27 +151,38 @@ impl ObjectState {
     }
 
     /// What the set of this object's events says of others, which no single event could: the attempts of an intent are of
-    /// the invoice that the intent is of. To be admitted, whenever this state changed, at the offset that changed it.
+    /// the invoice that the intent is of, and within the session that it is paid in, one after the other. To be admitted,
+    /// whenever this state changed, at the offset that changed it.
     pub fn echoes(&self) -> Vec<Observation> {
         if self.key.table != Table::PaymentIntents {
             return Vec::new();
         }
+        let mut attempts: Vec<&Part> = self.parts.iter().filter(|p| matches!(p.fact, Fact::Attempt { .. })).collect();
+        attempts.sort_unstable_by_key(|attempt| (attempt.at, &attempt.id));
         let of = |is: fn(&Fact) -> bool| self.parts.iter().filter(move |part| is(&part.fact));
-        let attempts = || of(|fact| matches!(fact, Fact::Attempt { .. }));
-        let invoices = of(|fact| matches!(fact, Fact::Invoiced));
-        let tables = |attempt: &Part| {
+        let invoices: Vec<Part> = of(|fact| matches!(fact, Fact::Invoiced)).cloned().collect();
+        let within = Fact::Payer { country: None, person: None };
+        let sessions =
+            of(|fact| matches!(fact, Fact::Payer { .. })).map(|p| Part { fact: within.clone(), ..p.clone() });
+        let shared: Vec<Part> = invoices.iter().cloned().chain(sessions).collect();
+        let mut echoes = Vec::new();
+        for (no, attempt) in (1..).zip(&attempts) {
+            // An only one is the first, and need not be told.
+            let numbered = (attempts.len() > 1).then(|| Part {
+                id: self.key.id.clone(),
+                at: attempt.at,
+                fact: Fact::Numbered(no),
+            });
+            let parts = shared.iter().cloned().chain(numbered).collect();
             // One that made no charge is named after its intent.
-            let charge = (!attempt.id.contains(':')).then_some(Table::Charges);
-            charge.into_iter().chain([Table::PaymentAttempts])
-        };
-        let echo = |invoice: &Part, attempt: &Part, table| {
-            let key = ObjectKey { table, id: attempt.id.clone(), ..self.key };
-            Observation { key, sight: None, marks: Vec::new(), parts: vec![invoice.clone()] }
-        };
-        invoices
-            .flat_map(|invoice| attempts().map(move |attempt| (invoice, attempt)))
-            .flat_map(|(invoice, attempt)| tables(attempt).map(move |table| echo(invoice, attempt, table)))
-            .collect()
+            let charged = (!attempt.id.contains(':')).then(|| (Table::Charges, invoices.clone()));
+            for (table, parts) in charged.into_iter().chain([(Table::PaymentAttempts, parts)]) {
+                let key = ObjectKey { table, id: attempt.id.clone(), ..self.key };
+                echoes.push(Observation { key, sight: None, marks: Vec::new(), parts });
+            }
+        }
+        echoes.retain(|echo| !echo.parts.is_empty());
+        echoes
     }
 
     fn admit_mark(&mut self, mark: Mark, at: Micros) -> bool {

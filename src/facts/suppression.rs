@@ -44,6 +44,7 @@ pub(super) fn say(event: &mut Event, word: Word<'_>) {
         step: Step { rank: u8::from(!lifted), ..Step::default() },
         event_id: envelope.event_id.clone(),
         event_digest: envelope.digest,
+        account: None,
         state: envelope.digest,
         prior: None,
         row: row.into(),

@@ -39,18 +39,19 @@ pub enum Table {
     Coupons,
     Discounts,
     MetricEvents,
+    Profiles,
 }
 
 static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
     let schema = |table: Table| {
-        let fields: Vec<_> = rows::fields(table).into_iter().chain(rows::common_fields()).collect();
+        let fields: Vec<_> = rows::fields(table).into_iter().chain(rows::common_fields(table)).collect();
         Arc::new(Schema::new(fields))
     };
     Table::ALL.into_iter().map(schema).collect()
 });
 
 impl Table {
-    pub const ALL: [Table; 29] = [
+    pub const ALL: [Table; 30] = [
         Table::PaymentIntents,
         Table::PaymentAttempts,
         Table::Charges,
@@ -80,6 +81,7 @@ impl Table {
         Table::Coupons,
         Table::Discounts,
         Table::MetricEvents,
+        Table::Profiles,
     ];
 
     /// With its schema, as SQL names it.
@@ -107,6 +109,35 @@ impl Table {
                 | Table::MessageEvents
                 | Table::Consents
                 | Table::MetricEvents
+        )
+    }
+
+    /// Whether its rows stand for objects of the payment provider.
+    pub(super) fn is_of_stripe(self) -> bool {
+        use Table::{
+            BalanceTransactions, Charges, Checkouts, Coupons, Customers, Discounts, Disputes, EarlyFraudWarnings,
+            InvoicePayments, Invoices, PaymentAttempts, PaymentIntents, Payouts, Refunds, Reviews, SubscriptionStates,
+            Subscriptions,
+        };
+        matches!(
+            self,
+            BalanceTransactions
+                | Charges
+                | Checkouts
+                | Coupons
+                | Customers
+                | Discounts
+                | Disputes
+                | EarlyFraudWarnings
+                | InvoicePayments
+                | Invoices
+                | PaymentAttempts
+                | PaymentIntents
+                | Payouts
+                | Refunds
+                | Reviews
+                | SubscriptionStates
+                | Subscriptions
         )
     }
 
@@ -156,6 +187,7 @@ impl Table {
             Table::Coupons => ("core.coupons", "coupon_id", "created_at"),
             Table::Discounts => ("core.discounts", "discount_id", "created_at"),
             Table::MetricEvents => ("core.metric_events", "event_id", "occurred_at"),
+            Table::Profiles => ("core.profiles", "profile_id", "updated_at"),
         }
     }
 }

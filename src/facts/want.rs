@@ -3,6 +3,9 @@
 use super::observation::ObjectKey;
 use crate::base::Micros;
 
+/// What a payout pays out, by the payout's id: a list of balance transactions.
+pub const PAID_OUT: &str = "payout.balance_transactions";
+
 /// What is known of `key` is to be of `since`, or later; of any time, where others only name it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Want {
@@ -20,4 +23,6 @@ pub enum Why {
     /// Others name the object, and any sight of it will do. `within`: the subscription that shows it to whoever asks, as it
     /// cannot be asked for itself.
     Named { within: Option<String> },
+    /// A payout is made up: which movements it pays out stands nowhere but in a list of them.
+    PaidOut,
 }

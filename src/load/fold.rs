@@ -239,7 +239,8 @@ impl Folder {
             }
         }
         for row in decoded.rows {
-            let row = Stamped { row, livemode, offset: event.offset };
+            let account = event.envelope.account.clone();
+            let row = Stamped { row, account, livemode, offset: event.offset };
             run.appended.entry(row.row.table()).or_default().push(Change { row, first: Some(event.offset) });
         }
         folded.wanted.extend(decoded.wanted);
@@ -395,7 +396,8 @@ fn changed_row(state: &ObjectState) -> Option<Change> {
 
 fn stamped(state: &ObjectState) -> Option<Stamped> {
     let (row, offset) = (state.row()?, state.last_offset()?);
-    Some(Stamped { row, livemode: state.key().livemode, offset })
+    let account = state.account().map(str::to_owned);
+    Some(Stamped { row, account, livemode: state.key().livemode, offset })
 }
 
 /// Every row of the folded tables, a table after the other, from all state that the store holds.

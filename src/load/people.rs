@@ -190,7 +190,8 @@ impl Slot {
             .filter(|m| !self.known.contains(&(m.old.clone(), m.new.clone(), m.merged_at)));
         let rows: Vec<_> = named.chain(merges.map(|row| (None, Row::from(row)))).collect();
         let (livemode, offset) = (self.livemode, self.last);
-        rows.into_iter().map(move |(first, row)| Change { row: Stamped { row, livemode, offset }, first })
+        rows.into_iter()
+            .map(move |(first, row)| Change { row: Stamped { row, account: None, livemode, offset }, first })
     }
 }
 
@@ -245,7 +246,7 @@ pub fn all_rows(store: &Keyspace) -> impl Iterator<Item = Result<Vec<Stamped>, L
         let livemode = key.as_ref().get(1) == Some(&b'l');
         let identities = component.identity_rows().into_iter().map(Row::from);
         let merges = component.merge_rows().into_iter().map(Row::from);
-        Ok(identities.chain(merges).map(|row| Stamped { row, livemode, offset }).collect())
+        Ok(identities.chain(merges).map(|row| Stamped { row, account: None, livemode, offset }).collect())
     })
 }
 

@@ -22,12 +22,14 @@ const STRUCK_AT_ONCE: usize = 100;
 const UNDECIDED: u8 = 0;
 const NOT_SHOWN: u8 = 1;
 const NAMED: u8 = 2;
+const PAID_OUT: u8 = 3;
 
 fn key_of(want: &Want) -> Vec<u8> {
     let (why, id) = match &want.why {
         Why::Undecided => (UNDECIDED, ""),
         Why::NotShown { event_id } => (NOT_SHOWN, event_id.as_str()),
         Why::Named { within } => (NAMED, within.as_deref().unwrap_or_default()),
+        Why::PaidOut => (PAID_OUT, ""),
     };
     let mut bytes = want.key.to_bytes();
     bytes.push(0);
@@ -48,6 +50,7 @@ fn want_of(key: &[u8]) -> Option<Want> {
         UNDECIDED => Why::Undecided,
         NOT_SHOWN => Why::NotShown { event_id: text(named)? },
         NAMED => Why::Named { within: text(named).filter(|id| !id.is_empty()) },
+        PAID_OUT => Why::PaidOut,
         _ => return None,
     };
     let key = ObjectKey { table: *Table::ALL.get(usize::from(*table))?, livemode: *livemode == 1, id: text(id)? };

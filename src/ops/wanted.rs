@@ -29,11 +29,11 @@ const IN_VAIN: usize = 3;
 /// Events behind the log from which on nothing is asked: what they leave open, later ones may tell.
 const BEHIND: u64 = 20_000;
 
-/// An object as the API knows it: its type and its id.
+/// What the API is asked for: a type of objects, and an id.
 type Named = (&'static str, String);
 /// What could not be had, and why.
 pub(super) type Unanswered = (Named, String);
-type Answered = (Result<Option<Envelope>, ApiError>, Named, Vec<Want>);
+type Answered = (Result<Vec<Envelope>, ApiError>, Named, Vec<Want>);
 
 impl Instance {
     /// Asks for all that is wanted by now, in the world that the key sees. Without a key, or told to stop, it leaves the rest
@@ -135,13 +135,13 @@ impl Round<'_> {
 }
 
 async fn ask(api: StripeApi, named: Named, wants: Vec<Want>) -> Answered {
-    (api.object(named.0, &named.1).await, named, wants)
+    (api.asked(named.0, &named.1).await, named, wants)
 }
 
 /// The answer into the log, then the wants off the list.
-async fn take(instance: &Instance, told: Option<Envelope>, wants: &[Want]) -> Result<(), OpsError> {
-    telemetry::asked_for_object(told.is_some());
-    instance.take(Source::Stripe, told.into_iter().collect(), &mut Ingested::default()).await?;
+async fn take(instance: &Instance, told: Vec<Envelope>, wants: &[Want]) -> Result<(), OpsError> {
+    telemetry::asked_for_object(!told.is_empty());
+    instance.take(Source::Stripe, told, &mut Ingested::default()).await?;
     Ok(instance.wanted.strike(wants)?)
 }
 

@@ -199,6 +199,8 @@ pub(super) fn invoice(person: &Person, email: &str, of: &Subscription, out: &mut
             of.id
         ),
     };
+    let [taxes, line_taxes] = taxes(of, version);
+    let untaxed = of.tax().unwrap_or(0);
     INVOICE.fill(
         &[
             ("id", (&one.id).into()),
@@ -229,14 +231,38 @@ pub(super) fn invoice(person: &Person, email: &str, of: &Subscription, out: &mut
             ("price", (&price).into()),
             ("product", of.plan.0.into()),
             ("amount_text", (&amount).into()),
+            ("line_taxes", Slot::Json(&line_taxes)),
             ("next_payment_attempt", one.next_attempt.into()),
             ("number", finalized.then_some(&number).into()),
             ("parent", Slot::Json(&parent)),
             ("status", one.status().into()),
             ("paid_at", one.paid_at.into()),
+            ("untaxed", (of.amount - untaxed).into()),
+            ("taxes", Slot::Json(&taxes)),
         ],
         out,
     );
+}
+
+/// Of an invoice and of its line: since 2025-03-31 a tax names its rate within details of its own.
+fn taxes(of: &Subscription, version: Version) -> [String; 2] {
+    let (rate, _) = catalog::TAX;
+    let one = |tax: i64| {
+        let common =
+            format!(r#""amount":{tax},"taxability_reason":"standard_rated","taxable_amount":{}"#, of.amount - tax);
+        match version {
+            Version::Old => format!(r#"{{{common},"inclusive":true,"tax_rate":"{rate}"}}"#),
+            Version::New => format!(
+                r#"{{{common},"tax_behavior":"inclusive","tax_rate_details":{{"tax_rate":"{rate}"}},"type":"tax_rate_details"}}"#
+            ),
+        }
+    };
+    let all = of.tax().map(one).unwrap_or_default();
+    let [whole, line] = match version {
+        Version::Old => ["total_tax_amounts", "tax_amounts"],
+        Version::New => ["total_taxes", "taxes"],
+    };
+    [whole, line].map(|key| format!(r#""{key}":[{all}]"#))
 }
 
 pub(super) fn invoice_payment(of: &Subscription, currency: &str, intent: &str, out: &mut Vec<u8>) {

@@ -4,7 +4,7 @@
 
 use super::{
     account_json::{self, CustomerState},
-    crowd::Node,
+    crowd::{Node, reached},
     people::Person,
     world::{Say, World},
 };
@@ -70,6 +70,7 @@ impl World {
         let (created, method) = (member.customer_since.unwrap_or(at / SECOND), member.default_method.clone());
         let nodes = [Node::Customer, member.email_node(), Node::User];
         let say = Say { previous, ..Say::new(at, kind, live, person.index, &nodes) };
+        let say = say.reached(if addressed { reached::PHONE } else { 0 });
         let state = CustomerState { email: &email, created, live, addressed, method: method.as_deref() };
         self.stripe(&say, &|out, _| account_json::customer(person, &state, out));
     }

@@ -216,7 +216,7 @@ impl World {
         }
         let email = person.email(self.crowd[index].moved_address);
         let place = visit.place("/checkout", "Checkout");
-        self.shop(visit, at, &place, &Body::Identify(traits(person, &email, true)), 0);
+        self.shop(visit, at, &place, &Body::Identify(traits(person, &email, true)), reached::PHONE);
         self.crowd[index].known_devices |= 1 << visit.device;
         self.open_profile(person, at + 2 * SECOND);
     }

@@ -55,6 +55,9 @@ pub(super) const PLANS: &[(&str, &str, i64)] = &[
 /// What members who came with it pay less, for ever: a coupon's id and per cent.
 pub(super) const MEMBERS_COUPON: (&str, i64) = ("CLUB15", 15);
 
+/// What is within the price where buyers are asked by their banks, which is where there is such a tax: its rate's id, and per cent.
+pub(super) const TAX: (&str, i64) = ("txr_1CornerRoasteryVat20", 20);
+
 /// Minor units of a currency for a US dollar, at the shop's own fixed rates, and the step that its prices keep.
 fn rate(currency: &str) -> (f64, i64) {
     match currency {

@@ -56,6 +56,8 @@ impl World {
             invoice: None,
             purchase: None,
             counted: None,
+            spans: [None; 2],
+            taxed: person.country.strong_authentication,
         });
         self.new_invoice(&mut subscription, created);
         self.tell_subscription(&mut subscription, &person, at, "customer.subscription.created", None);
@@ -296,7 +298,7 @@ impl World {
         kind: &'static str,
         previous: Option<&str>,
     ) {
-        self.truth.subscription(subscription, person.country.currency);
+        self.truth.subscription(subscription, person.country.currency, at / SECOND);
         let subscription = &*subscription;
         let say = Say { previous, ..Say::new(at, kind, true, person.index, &[Node::Customer]) };
         let say = if kind.ends_with("created") { say } else { say.unasked() };

@@ -60,6 +60,8 @@ pub(super) mod reached {
     pub const CHECKOUT: u8 = 16;
     pub const ATTEMPT: u8 = 32;
     pub const PAID: u8 = 64;
+    /// No step of the way: their phone was shown.
+    pub const PHONE: u8 = 128;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -115,6 +117,11 @@ impl Member {
     /// How far each distinct person among this member's identifiers came.
     pub fn people(&self) -> impl Iterator<Item = u8> + '_ {
         self.groups.reached()
+    }
+
+    /// Which of this member's distinct people an identifier is.
+    pub fn home(&self, node: Node) -> usize {
+        self.groups.root(node.place())
     }
 
     /// Every identifier that an event has shown.

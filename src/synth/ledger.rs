@@ -6,7 +6,7 @@ use super::{
     account_json, charge_json,
     crowd::{Node, reached},
     people::Person,
-    sale::{Charge, Failure, Purchase, Status, Verdict},
+    sale::{Charge, Failure, Purchase, Status, ThreeDs, Verdict},
     stripe_json,
     world::{Say, World},
 };
@@ -17,6 +17,7 @@ impl World {
         self.truth.charge_made(charge, purchase.intent.as_ref().map(|i| i.attempts));
         if let Some(intent) = &mut purchase.intent {
             intent.attempts += 1;
+            intent.challenged += u32::from(charge.three_ds == Some(ThreeDs::CHALLENGED));
             intent.latest_charge = Some(Box::new(charge.clone()));
             intent.error = None;
         }
@@ -41,6 +42,7 @@ impl World {
     pub fn complete_session(&mut self, purchase: &Purchase, person: &Person, at: i64, paid: bool) {
         if purchase.session.is_some() {
             self.truth.session_over(purchase.live, "complete", if paid { "paid" } else { "unpaid" });
+            self.truth.paid_within_session(purchase);
             self.tell_session(purchase, person, at, "checkout.session.completed", true, paid);
         }
     }
@@ -49,7 +51,8 @@ impl World {
         let email = self.crowd[purchase.person as usize].email_node();
         let nodes = [if purchase.customer.is_some() { Node::Customer } else { email }];
         let automatic = purchase.invoice.is_some() || kind == "payment_intent.canceled";
-        let say = Say::new(at, kind, purchase.live, purchase.person, &nodes).reached(so_far);
+        let say = Say::new(at, kind, purchase.live, purchase.person, &nodes)
+            .reached(so_far | if purchase.invoice.is_none() { reached::PHONE } else { 0 });
         let say = if automatic { say.unasked() } else { say };
         self.stripe(&say, &|out, version| stripe_json::intent(person, purchase, out, version));
     }
@@ -57,7 +60,8 @@ impl World {
     pub fn tell_charge(&mut self, charge: &Charge, person: &Person, at: i64, kind: &'static str, so_far: u8) {
         let nodes = [self.crowd[charge.person as usize].email_node(), Node::Customer];
         let nodes = &nodes[..1 + usize::from(charge.customer.is_some())];
-        let say = Say::new(at, kind, charge.live, charge.person, nodes).reached(so_far | reached::ATTEMPT);
+        let say =
+            Say::new(at, kind, charge.live, charge.person, nodes).reached(so_far | reached::ATTEMPT | reached::PHONE);
         let say = if charge.invoice.is_some() { say.unasked() } else { say };
         self.stripe(&say, &|out, version| charge_json::charge(person, charge, out, version));
     }
@@ -76,6 +80,7 @@ impl World {
         nodes.extend(told.then(|| self.crowd[person.index as usize].email_node()));
         nodes.extend(purchase.customer.is_some().then_some(Node::Customer));
         let say = Say::new(at, kind, purchase.live, purchase.person, &nodes).unasked();
+        let say = say.reached(if told { reached::PHONE } else { 0 });
         self.stripe(&say, &|out, _| account_json::session(person, purchase, paid, complete, out));
     }
 }

@@ -15,6 +15,7 @@ mod aftermath;
 mod balance;
 mod browsing;
 mod catalog;
+mod census;
 mod charge_json;
 mod club;
 mod countries;
@@ -40,6 +41,7 @@ mod suspicion;
 mod tests;
 mod till;
 mod truth;
+mod visits;
 mod world;
 
 use std::ops::Range;
@@ -129,9 +131,10 @@ impl Generated {
     /// The truth file's document, after the last line; lines not yet asked for are passed over.
     pub fn truth(mut self) -> serde_json::Value {
         for _ in self.by_ref() {}
-        let World { shop, crowd, truth, .. } = &mut self.world;
+        let World { shop, crowd, truth, start, .. } = &mut self.world;
         let developers = shop.developers();
-        truth.count_people(crowd, |index| !developers.contains(&index));
+        let person = |index| people::Person::of(shop.seed, index, *start, shop.end);
+        truth.count_people(crowd, |index| !developers.contains(&index), person);
         truth.document(shop)
     }
 }

@@ -3,6 +3,8 @@
 //! A person is a function of the seed and a number, made anew whenever needed: a shop of a million people keeps none of
 //! their names. What happens to them is in `crowd`.
 
+use std::ops::Range;
+
 use super::{
     countries::{COUNTRIES, Country},
     dice::Dice,
@@ -92,8 +94,7 @@ impl Person {
             first_name,
             last_name,
             email: format!("{}.{}{index}@{host}", plain(first_name), plain(last_name)),
-            // Every fiftieth person shares the number of the one before: households do.
-            phone: dice.chance(0.8).then(|| country.phone(if index % 50 == 1 { index - 1 } else { index })),
+            phone: dice.chance(0.8).then(|| country.phone(Person::household(index).start)),
             street: format!("{number} {street}"),
             town,
             user: dice.chance(0.68).then(|| format!("u_{:06}", index + 1)),
@@ -111,6 +112,15 @@ impl Person {
             takes_sms: dice.chance(0.3),
             pays: habit(&mut dice, country),
             seed,
+        }
+    }
+
+    /// Who has one phone: every fiftieth person has that of the one before, where both live in one country.
+    pub fn household(index: u32) -> Range<u32> {
+        match index % 50 {
+            0 => index..index + 2,
+            1 => index - 1..index + 1,
+            _ => index..index + 1,
         }
     }
 

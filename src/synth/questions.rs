@@ -67,6 +67,13 @@ const QUESTIONS: &[Question] = &[
         keys: 2,
     },
     Question {
+        name: "attempt_numbers",
+        needs: STRIPE,
+        sql: "SELECT livemode, attempt_no, count(*) AS attempts FROM core.payment_attempts WHERE attempt_no IS NOT NULL GROUP BY livemode, attempt_no ORDER BY livemode, attempt_no",
+        columns: &["livemode", "attempt_no", "attempts"],
+        keys: 2,
+    },
+    Question {
         name: "technical",
         needs: STRIPE,
         sql: "SELECT livemode, count(*) AS attempts FROM core.payment_attempts WHERE is_technical GROUP BY livemode ORDER BY livemode",
@@ -200,6 +207,20 @@ const QUESTIONS: &[Question] = &[
         keys: 2,
     },
     Question {
+        name: "subscription_intervals",
+        needs: STRIPE,
+        sql: "SELECT status, count(*) AS intervals FROM core.subscription_intervals GROUP BY status ORDER BY status",
+        columns: &["status", "intervals"],
+        keys: 1,
+    },
+    Question {
+        name: "invoice_taxes",
+        needs: STRIPE,
+        sql: "SELECT currency, count(*) AS taxes, sum(tax) AS tax, sum(taxable_amount) AS taxable_amount FROM core.invoice_taxes GROUP BY currency ORDER BY currency",
+        columns: &["currency", "taxes", "tax", "taxable_amount"],
+        keys: 1,
+    },
+    Question {
         name: "invoices",
         needs: STRIPE,
         sql: "SELECT currency, status, count(*) AS invoices, sum(total) AS total, sum(amount_paid) AS amount_paid FROM core.invoices GROUP BY currency, status ORDER BY currency, status",
@@ -249,6 +270,13 @@ const QUESTIONS: &[Question] = &[
         keys: 1,
     },
     Question {
+        name: "sessions",
+        needs: SHOP,
+        sql: "SELECT count(*) AS sessions FROM core.sessions",
+        columns: &["sessions"],
+        keys: 0,
+    },
+    Question {
         name: "message_events",
         needs: KLAVIYO,
         sql: "SELECT channel, kind, count(*) AS events FROM core.message_events GROUP BY channel, kind ORDER BY channel, kind",
@@ -275,6 +303,20 @@ const QUESTIONS: &[Question] = &[
         sql: "SELECT livemode, count(*) AS people FROM core.people GROUP BY livemode ORDER BY livemode",
         columns: &["livemode", "people"],
         keys: 1,
+    },
+    Question {
+        name: "unmerged",
+        needs: &[],
+        sql: "SELECT (SELECT count(*) FROM core.identities) - (SELECT count(*) FROM core.people) - count(*) AS unmerged FROM core.person_merges",
+        columns: &["unmerged"],
+        keys: 0,
+    },
+    Question {
+        name: "shared_phones",
+        needs: &[],
+        sql: "SELECT livemode, people, count(*) AS phones FROM core.phones WHERE people > 1 GROUP BY livemode, people ORDER BY livemode, people",
+        columns: &["livemode", "people", "phones"],
+        keys: 2,
     },
     Question {
         name: "identities",

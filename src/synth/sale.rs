@@ -85,6 +85,8 @@ pub(super) struct Intent {
     pub status: Status,
     pub received: i64,
     pub attempts: u32,
+    /// How many of them the bank asked the buyer about.
+    pub challenged: u32,
     pub latest_charge: Option<Box<Charge>>,
     pub error: Option<Failure>,
     pub canceled_at: Option<i64>,
@@ -238,9 +240,27 @@ pub(super) struct Subscription {
     pub purchase: Option<Box<Purchase>>,
     /// As which it stands in the truth.
     pub counted: Option<&'static str>,
+    /// The last two spans of time in which nothing of it changed.
+    pub spans: [Option<Span>; 2],
+    /// Whether tax is within its price.
+    pub taxed: bool,
+}
+
+/// What a subscription was from a second on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub second: i64,
+    pub status: &'static str,
+    pub cancels: bool,
 }
 
 impl Subscription {
+    /// Of an invoice's amount, the tax that is within it.
+    pub fn tax(&self) -> Option<i64> {
+        let percent = super::catalog::TAX.1;
+        self.taxed.then(|| (self.amount * percent + (100 + percent) / 2) / (100 + percent))
+    }
+
     pub fn price(&self) -> String {
         format!("price_{}", self.plan.0.replace('-', ""))
     }

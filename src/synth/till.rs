@@ -87,6 +87,7 @@ impl World {
             status: Status::RequiresPaymentMethod,
             received: 0,
             attempts: 0,
+            challenged: 0,
             latest_charge: None,
             error: None,
             canceled_at: None,
@@ -150,6 +151,7 @@ impl World {
         }
         if by_session {
             self.truth.session_over(purchase.live, "expired", "unpaid");
+            self.truth.paid_within_session(&purchase);
             self.tell_session(&purchase, &person, at + 50_000, "checkout.session.expired", false, false);
         }
     }

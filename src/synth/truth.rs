@@ -21,7 +21,11 @@
 //! - **recovered invoice**: paid after a try to collect it had failed.
 //! - **monthly recurring revenue**: of subscriptions that are active or past due, in millionths of a major unit; new where
 //!   it begins, churn where it ends.
-//! - **off session**: taken by Stripe itself, for an invoice; not so where the bank asked the buyer.
+//! - **off session**: taken by Stripe itself, for an invoice; not so where the bank asked the buyer, or where they paid within a
+//!   session that is over.
+//! - **session** (of the shop's page): what one person did with no half hour between one thing and the next; an order alone is none.
+//! - **interval** of a subscription: a span of whole seconds in which neither its status nor its being canceled changed.
+//! - **shared phone**: shown with several people.
 //! - **consent**: the latest statement for a person and channel.
 
 use std::collections::BTreeMap;
@@ -29,9 +33,9 @@ use std::collections::BTreeMap;
 use super::{
     balance::{Movement, Payout},
     catalog::MEMBERS_COUPON,
-    crowd::{Consent, Member, reached},
     delivery::Posted,
-    sale::{Charge, Dispute, Failure, Intent, Method, Purchase, Status, Subscription, ThreeDs, Verdict},
+    sale::{Charge, Dispute, Failure, Intent, Method, Purchase, Span, Status, Subscription, ThreeDs, Verdict},
+    visits::Visits,
 };
 use crate::base::{
     Currency, Source,
@@ -58,6 +62,7 @@ pub(super) struct Truth {
     recoverable: BTreeMap<(u32, String), ()>,
     last_paid: BTreeMap<u32, i64>,
     groups: BTreeMap<(String, i64, &'static str), Group>,
+    pub(super) visits: Visits,
     pub lines: u64,
     pub duplicates: u64,
 }
@@ -112,7 +117,7 @@ impl Truth {
         }
     }
 
-    fn count(&mut self, name: &'static str, keys: &[Cell], by: i64) {
+    pub(super) fn count(&mut self, name: &'static str, keys: &[Cell], by: i64) {
         self.add(name, keys, [by, 0, 0]);
     }
 
@@ -128,7 +133,11 @@ impl Truth {
 
     // The shop's page.
 
-    pub fn shop_event(&mut self, kind: &'static str) {
+    /// `at`, in microseconds, on one of a person's devices.
+    pub fn shop_event(&mut self, kind: &'static str, (person, device): (u32, u8), at: i64) {
+        if kind != "identify" {
+            self.visits.did(person, device, at, kind == "Order Completed");
+        }
         let cart = match kind {
             "page" => return self.count("page_views", &[], 1),
             "Product Viewed" => return self.count("product_views", &[], 1),
@@ -184,6 +193,13 @@ impl Truth {
 
     pub fn session_over(&mut self, live: bool, status: &'static str, payment: &'static str) {
         self.count("checkouts", &[live.into(), status.into(), payment.into()], 1);
+    }
+
+    /// A session says by now that the intent is paid in it, or was to be: its buyer made the attempts.
+    pub fn paid_within_session(&mut self, of: &Purchase) {
+        if let Some(intent) = &of.intent {
+            self.count("off_session", &[of.live.into(), false.into()], i64::from(intent.attempts - intent.challenged));
+        }
     }
 
     pub fn session_paid(&mut self, live: bool) {
@@ -297,6 +313,7 @@ impl Truth {
         let before = i64::from(before);
         self.count("attempts_per_intent", &[live.into(), Cell::Int(before)], -1);
         self.count("attempts_per_intent", &[live.into(), Cell::Int(before + 1)], 1);
+        self.count("attempt_numbers", &[live.into(), Cell::Int(before + 1)], 1);
     }
 
     fn group(&mut self, who: String, amount: i64, currency: &'static str, at: i64, authorised: bool) {
@@ -387,8 +404,25 @@ impl Truth {
         self.count("reviews", &[live.into(), open.into()], by);
     }
 
-    /// The subscription as it stands now.
-    pub fn subscription(&mut self, subscription: &mut Subscription, currency: &'static str) {
+    /// The subscription as it stands now. `second`, since 1970: what lasted for none is no span of time.
+    pub fn subscription(&mut self, subscription: &mut Subscription, currency: &'static str, second: i64) {
+        let span = Span { second, status: subscription.status, cancels: subscription.cancels };
+        let [before, last] = &mut subscription.spans;
+        let differs = |a: &Option<Span>, b: &Option<Span>| {
+            let what = |span: &Option<Span>| span.map(|s| (s.status, s.cancels));
+            what(a) != what(b)
+        };
+        match last.filter(|last| last.second == second) {
+            Some(short) if differs(before, last) => {
+                self.count("subscription_intervals", &[short.status.into()], -1);
+            }
+            Some(_) => {}
+            None => *before = *last,
+        }
+        *last = Some(span);
+        if differs(before, last) {
+            self.count("subscription_intervals", &[span.status.into()], 1);
+        }
         let before = subscription.counted.replace(subscription.status);
         if before == Some(subscription.status) {
             return;
@@ -410,12 +444,15 @@ impl Truth {
 
     /// The subscription's invoice as it stands now.
     pub fn invoice(&mut self, subscription: &mut Subscription, currency: &'static str) {
-        let amount = subscription.amount;
+        let (amount, tax) = (subscription.amount, subscription.tax());
         let Some(invoice) = &mut subscription.invoice else { return };
         let status = invoice.status();
         let before = invoice.counted.replace(status);
         if before == Some(status) {
             return;
+        }
+        if let (None, Some(tax)) = (before, tax) {
+            self.add("invoice_taxes", &[currency.into()], [1, tax, amount - tax]);
         }
         for (status, by) in before.map(|b| (b, -1)).into_iter().chain([(status, 1)]) {
             let paid = if status == "paid" { amount } else { 0 };
@@ -427,45 +464,11 @@ impl Truth {
         }
     }
 
-    // People.
-
-    /// Counts the people among all identifiers seen, and how far each came.
-    pub fn count_people(&mut self, crowd: &[Member], live: impl Fn(u32) -> bool) {
-        let steps = [
-            (reached::PAGE, "1 page"),
-            (reached::PRODUCT, "2 product"),
-            (reached::CART, "3 cart"),
-            (reached::CHECKOUT, "4 checkout"),
-            (reached::ATTEMPT, "5 attempted"),
-            (reached::PAID, "6 paid"),
-        ];
-        for (index, member) in (0u32..).zip(crowd) {
-            for node in member.shown() {
-                self.count("identities", &[live(index).into(), node.kind().into()], 1);
-            }
-            for person in member.people() {
-                self.count("people", &[live(index).into()], 1);
-                for (step, name) in steps.iter().filter(|(step, _)| live(index) && person & step != 0) {
-                    debug_assert!(*step != 0);
-                    self.count("reached", &[(*name).into()], 1);
-                }
-            }
-            let consents = [("email", member.email_consent), ("sms", member.sms_consent)];
-            for (channel, consent) in consents.into_iter().filter(|_| member.profile_since.is_some()) {
-                let state = match consent {
-                    Consent::Never => "never_subscribed",
-                    Consent::Subscribed => "subscribed",
-                    Consent::Unsubscribed => "unsubscribed",
-                };
-                self.count("consents", &[channel.into(), state.into()], 1);
-            }
-        }
-    }
-
     /// Drops what nothing more can change: memory follows the shop's state, not its history.
     pub fn forget_what_is_settled(&mut self, now: i64) {
         self.carts.retain(|_, at| *at > now - 72 * HOUR);
         let seconds = now / 1_000_000;
         self.groups.retain(|_, group| group.last > seconds - 2 * DAY_SECONDS);
+        self.visits.forget_what_is_settled(now);
     }
 }

@@ -13,7 +13,7 @@ use super::{
     Shop,
     balance::{Balance, Payout},
     browsing::Visit,
-    crowd::{Member, Node},
+    crowd::{Member, Node, reached},
     delivery::Delivery,
     dice::Dice,
     klaviyo_json::{self, Happening, Message},
@@ -222,7 +222,7 @@ impl World {
     /// A message of the browser that `visit` is made with.
     pub fn shop(&mut self, visit: &Visit, at: i64, place: &Place, body: &Body, reached: u8) {
         let at = at - at % 1_000;
-        self.truth.shop_event(body.kind());
+        self.truth.shop_event(body.kind(), (visit.person.index, visit.device), at);
         if !self.shop.has(Source::Storefront) {
             return;
         }
@@ -258,7 +258,7 @@ impl World {
         }
         let member = &mut self.crowd[person.index as usize];
         let email = person.email(member.moved_address);
-        member.seen(&profile_nodes(person, member), 0);
+        member.seen(&profile_nodes(person, member), reached::PHONE);
         let dice = self.delivery.dice(Source::Klaviyo);
         let (id, uuid) = (dice.id("", 11), dice.uuid());
         let happening = Happening { id, uuid, metric, at: at / SECOND, email: &email, message };
@@ -276,7 +276,7 @@ impl World {
         if !self.shop.has(Source::Klaviyo) {
             return;
         }
-        member.seen(&profile_nodes(person, member), 0);
+        member.seen(&profile_nodes(person, member), reached::PHONE);
         let letter = klaviyo_json::profile(person, member, &person.email(member.moved_address), created);
         let posted = self.delivery.post(Source::Klaviyo, letter, second * SECOND);
         self.truth.event(Source::Klaviyo, "profile.updated", posted);

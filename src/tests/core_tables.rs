@@ -21,7 +21,7 @@ use crate::{
 /// One stored row, of the columns that matter; `livemode` is true unless said.
 pub(super) fn stamped<R: Record + DeserializeOwned + Into<Row>>(offset: u64, mut columns: Value) -> Stamped {
     let livemode = columns.as_object_mut().unwrap().remove("livemode").is_none_or(|l| l == true);
-    Stamped { row: row::<R>(columns).into(), livemode, offset: Offset(offset) }
+    Stamped { row: row::<R>(columns).into(), account: None, livemode, offset: Offset(offset) }
 }
 
 pub(super) trait WithRows {
@@ -338,4 +338,53 @@ async fn a_superseded_refund_is_not_seen() {
         .with_rows("core.refunds_changes", Table::Refunds, vec![refund("ch_1:refunded", "superseded")]);
     answers(tables, &[("SELECT refund_id FROM core.refunds", "re_1"), ("SELECT sum(amount) FROM core.refunds", "5")])
         .await;
+}
+
+#[tokio::test]
+async fn a_customer_has_the_profile_of_their_person_and_whoever_does_not_ask_pays_nothing_for_it() {
+    let customer = |id: &str, person: Value, live: bool| {
+        let columns = json!({"customer_id": id, "person_id": person, "order_ambiguous": false, "livemode": live});
+        stamped::<rows::Customer>(1, columns)
+    };
+    let profile = |id: &str, person: &str, at: i64| {
+        let columns = json!({"profile_id": id, "person_id": person, "updated_at": at, "order_ambiguous": false});
+        stamped::<rows::Profile>(1, columns)
+    };
+    let tables = Memory::default()
+        .with_rows(
+            "core.customers",
+            Table::Customers,
+            vec![
+                customer("cus_1", json!("per_1"), true),
+                customer("cus_2", json!("per_2"), true),
+                customer("cus_3", Value::Null, true),
+                customer("cus_4", json!("per_1"), false),
+            ],
+        )
+        .with_rows(
+            "core.profiles",
+            Table::Profiles,
+            vec![profile("P1", "per_1", 1), profile("P0", "per_old", 2), profile("P2", "per_1", 3)],
+        )
+        .with_rows(
+            "core.identities",
+            Table::Identities,
+            vec![identity("email", "per_2", 1, 2, json!({"erased_at": 7}))],
+        )
+        .with_rows("core.person_merges", Table::PersonMerges, vec![merge("per_old", "per_2")]);
+    let (engine, _dir) = engine();
+    let options = SessionOptions { tables: Arc::new(tables), ..options(Limits::default()) };
+    let session = engine.session(options).unwrap();
+    let sql =
+        "SELECT customer_id, klaviyo_profile_id, CAST(erased_at AS BIGINT) AS erased FROM core.customers ORDER BY 1";
+    assert_eq!(
+        csv(&session, sql).await,
+        "customer_id,klaviyo_profile_id,erased\ncus_1,P2,\ncus_2,P0,7\ncus_3,,\ncus_4,,\n"
+    );
+    for sql in
+        ["SELECT count(*) FROM core.customers", "SELECT customer_id FROM core.customers WHERE person_id = 'per_1'"]
+    {
+        let plan = csv(&session, &format!("EXPLAIN {sql}")).await;
+        assert!(!plan.contains("profile"), "{plan}");
+    }
 }

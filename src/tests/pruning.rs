@@ -27,7 +27,12 @@ fn charge(n: i64, refunded: i64, offset: i64) -> Stamped {
         "amount_captured": 100, "amount_refunded": refunded, "currency": "eur", "captured": true, "refunded": false,
         "disputed": false, "order_ambiguous": false, "person_id": format!("per_{:06}", n * 7919 % (DAYS * ROWS)),
     });
-    Stamped { row: Row::from(row::<rows::Charge>(columns)), livemode: true, offset: Offset(offset as u64) }
+    Stamped {
+        row: Row::from(row::<rows::Charge>(columns)),
+        account: None,
+        livemode: true,
+        offset: Offset(offset as u64),
+    }
 }
 
 /// A month of charges and their events, a load a day, of which one was refunded since; and two people who are one.
@@ -50,7 +55,7 @@ async fn month(lake: &Lake) {
     }
     let changed = facts::batch(table, "m", &[charge(5, 40, DAYS * ROWS + 1)]).unwrap();
     let merged = row::<rows::PersonMerge>(json!({"old": "per_018003", "new": "per_018001", "merged_at": FIRST}));
-    let merged = Stamped { row: merged.into(), livemode: true, offset: Offset(1) };
+    let merged = Stamped { row: merged.into(), account: None, livemode: true, offset: Offset(1) };
     let merged = facts::batch(Table::PersonMerges, "m", &[merged]).unwrap();
     for (name, batch) in [(changes_of(table.name()), changed), (Table::PersonMerges.name().to_owned(), merged)] {
         lake.append(&name, batch.schema(), &[], vec![batch], at(DAYS * ROWS + 2)).await.unwrap();

@@ -130,7 +130,7 @@ async fn brought(old_eighths: u32) -> String {
     let events: Vec<Value> = shop.generate().map(|(_, line)| serde_json::from_slice(&line).unwrap()).collect();
     let mut rows: BTreeMap<Table, Vec<Stamped>> = BTreeMap::new();
     for (key, row) in loaded(&events) {
-        let stamped = Stamped { row, livemode: key.livemode, offset: Offset(0) };
+        let stamped = Stamped { row, account: None, livemode: key.livemode, offset: Offset(0) };
         rows.entry(key.table).or_default().push(stamped);
     }
     let mut tables = Memory::default();

@@ -25,7 +25,7 @@ row! {
         currency: Currency,
         /// What a unit of the payment's currency came to, where it was converted.
         exchange_rate: Option<f64>,
-        /// Of a payout's own movement.
+        /// The payout that it is part of, or whose own movement it is.
         payout_id: Option<String>,
         /// A JSON text, its keys sorted: `core.fee_details` is the table of it.
         fee_details: Option<String>,

@@ -1,7 +1,7 @@
 //! The typed rows, one struct a table, and the batches of them.
 //!
 //! A struct is the one list of a table's columns, in their order; every stored table ends with `merchant_id`,
-//! `livemode` and `log_offset`, which the batch adds. No row holds an address, a phone or a name in clear.
+//! `livemode` and `log_offset`, which the batch adds, as it does `source_account`. No row holds an address, a phone or a name in clear.
 
 pub mod balance;
 pub mod behaviour;
@@ -146,12 +146,15 @@ rows! {
     Coupons: Coupon,
     Discounts: Discount,
     MetricEvents: MetricEvent,
+    Profiles: Profile,
 }
 
 /// A row, the world it belongs to, and the last log offset that it is true to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stamped {
     pub row: Row,
+    /// Of the provider's accounts the one that it is of, where its events name one.
+    pub account: Option<String>,
     pub livemode: bool,
     pub offset: Offset,
 }
@@ -166,13 +169,14 @@ pub enum BatchError {
     Arrow { table: &'static str, source: ArrowError },
 }
 
-/// The columns that end every stored table.
-pub(super) fn common_fields() -> [Field; 3] {
-    [
+/// The columns that end every stored table; those of the payment provider's objects have the account that they are of before them.
+pub(super) fn common_fields(table: Table) -> impl Iterator<Item = Field> {
+    let account = table.is_of_stripe().then(|| Field::new("source_account", DataType::Utf8, true));
+    account.into_iter().chain([
         Field::new("merchant_id", DataType::Utf8, false),
         Field::new("livemode", DataType::Boolean, false),
         Field::new("log_offset", DataType::Int64, false),
-    ]
+    ])
 }
 
 /// The rows as one batch of `table.schema()`, in their order.
@@ -185,6 +189,9 @@ pub fn batch(table: Table, merchant_id: &str, rows: &[Stamped]) -> Result<Record
         .map(|s| i64::try_from(s.offset.0).map_err(|_| BatchError::Offset(s.offset)))
         .collect::<Result<_, _>>()?;
     let mut columns = arrays(table, rows);
+    if table.is_of_stripe() {
+        columns.push(Arc::new(StringArray::from_iter(rows.iter().map(|s| s.account.as_deref()))));
+    }
     columns.push(Arc::new(StringArray::from_iter_values(rows.iter().map(|_| merchant_id))));
     columns.push(Arc::new(BooleanArray::from_iter(rows.iter().map(|s| Some(s.livemode)))));
     columns.push(Arc::new(Int64Array::from(offsets)));
@@ -212,7 +219,7 @@ mod tests {
             source: "tillstream".to_owned(),
             lifted: false,
         };
-        Stamped { row: row.into(), livemode: offset.is_multiple_of(2), offset: Offset(offset) }
+        Stamped { row: row.into(), account: None, livemode: offset.is_multiple_of(2), offset: Offset(offset) }
     }
 
     #[test]

@@ -47,6 +47,8 @@ row! {
         payment_intent_id: Option<String>,
         charge_id: Option<String>,
         invoice_id: Option<String>,
+        /// Which of the attempts to pay its intent it is, in the order of their times, from 1.
+        attempt_no: Option<i64>,
         created_at: Option<Micros>,
         amount: i64,
         currency: Currency,
@@ -79,8 +81,8 @@ row! {
         three_ds_flow: Option<String>,
         three_ds_eci: Option<String>,
         three_ds_exemption: Option<String>,
-        /// `true` where Stripe took the money by itself, as for a renewal; `false` where the customer was asked by their
-        /// bank meanwhile; else it is not known.
+        /// Who began it: `true`, the merchant, where Stripe took the money by itself, as for a renewal; `false`, the customer,
+        /// where they paid within a checkout session, or were asked by their bank meanwhile; else it is not known.
         is_off_session: Option<bool>,
         customer_id: Option<String>,
         person_id: Option<PersonId>,

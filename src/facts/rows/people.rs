@@ -49,6 +49,29 @@ row! {
 }
 
 row! {
+    /// One row a profile at Klaviyo, as of its last change. What was agreed to before stands in `Consent`.
+    Profile {
+        profile_id: String,
+        created_at: Option<Micros>,
+        updated_at: Micros,
+        person_id: Option<PersonId>,
+        email_hash: Option<String>,
+        phone_hash: Option<String>,
+        /// The shop's own id of the person, or Stripe's.
+        external_id: Option<String>,
+        country: Option<String>,
+        locale: Option<String>,
+        timezone: Option<String>,
+        /// To marketing by e-mail and by text message: `subscribed`, `unsubscribed`, `never_subscribed`, or `suppressed`,
+        /// where Klaviyo may not write to somebody who agreed.
+        email_consent: Option<String>,
+        sms_consent: Option<String>,
+        last_event_at: Option<Micros>,
+        order_ambiguous: bool,
+    }
+}
+
+row! {
     /// One row a message of ours.
     Message {
         message_key: String,

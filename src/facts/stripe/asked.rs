@@ -3,7 +3,7 @@
 use crate::facts::{
     observation::ObjectKey,
     table::Table,
-    want::{Want, Why},
+    want::{PAID_OUT, Want, Why},
 };
 
 /// A table of objects, and the type of each of them.
@@ -34,6 +34,7 @@ impl Want {
     pub fn asked_for(&self) -> Option<(&'static str, &str)> {
         match &self.why {
             Why::Named { within: Some(subscription) } => named(Table::Subscriptions, subscription),
+            Why::PaidOut => self.key.asked_for().map(|(_, payout)| (PAID_OUT, payout)),
             _ => self.key.asked_for(),
         }
     }

@@ -234,6 +234,7 @@ fn blank(id: &str, amount: i64, currency: Currency, evidence: Evidence) -> Payme
         payment_intent_id: None,
         charge_id: None,
         invoice_id: None,
+        attempt_no: None,
         created_at: None,
         amount,
         currency,

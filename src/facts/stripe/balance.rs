@@ -53,7 +53,14 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
         return Ok(false);
     }
     let (state, prior) = message.digests(event)?;
-    event.required("data.object.id", transaction.id.get())?;
+    let id = event.required("data.object.id", transaction.id.get())?;
+    if let Some(payout) = message.payout.get() {
+        event.add_part(
+            Table::BalanceTransactions,
+            id,
+            Part { id: payout.to_owned(), at: event.at(), fact: Fact::PaidOut },
+        );
+    }
     record(event, transaction, Seen::own(state, prior))?;
     Ok(true)
 }

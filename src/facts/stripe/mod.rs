@@ -87,6 +87,8 @@ fn announce(event: &mut Event) -> bool {
 /// What of an event is needed beside its envelope.
 struct Message<'a, O> {
     request: Reference<'a, OnlyId<'a>>,
+    /// Of a fetched balance transaction, the payout that it was listed as a part of.
+    payout: Text<'a>,
     object: O,
     /// `data.object` as it stands in the payload, and what of it was otherwise before.
     raw: &'a RawValue,
@@ -97,6 +99,7 @@ object! {
     struct Outer<'a> {
         /// A string before 2017-05-25.
         request: Reference<'a, OnlyId<'a>>,
+        payout: Text<'a>,
         data: Data<'a>,
     }
 }
@@ -110,10 +113,10 @@ object! {
 
 impl<'a, O: Deserialize<'a>> Message<'a, O> {
     fn of(event: &Event<'a>) -> Result<Message<'a, O>, DecodeError> {
-        let Outer { request, data } = event.read()?;
+        let Outer { request, payout, data } = event.read()?;
         let raw = event.required("data.object", data.object)?;
         let object = serde_json::from_str(raw.get()).map_err(|e| event.unreadable(e))?;
-        Ok(Message { request, object, raw, previous: data.previous_attributes })
+        Ok(Message { request, payout, object, raw, previous: data.previous_attributes })
     }
 }
 
@@ -224,7 +227,8 @@ impl Event<'_> {
     fn saw(&mut self, saw: Saw) {
         let Saw { table, id, seen: Seen { own, whole, state, prior }, step, marks, parts, row } = saw;
         let (event_id, event_digest) = (self.envelope.event_id.clone(), self.envelope.digest);
-        let sight = Sight { at: self.at(), own, whole, step, event_id, event_digest, state, prior, row };
+        let account = self.envelope.account.clone();
+        let sight = Sight { at: self.at(), own, whole, step, event_id, event_digest, account, state, prior, row };
         let key = self.key(table, &id);
         self.decoded.observations.push(Observation { key, sight: Some(sight), marks, parts });
     }

@@ -8,6 +8,7 @@ use super::{
 use crate::facts::{
     json::{Amount, Flag, OnlyId, Reference, Text, Whole, object},
     rows,
+    want::Why,
 };
 
 object! {
@@ -42,6 +43,9 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
     for transaction in [&payout.balance_transaction, &payout.failure_balance_transaction] {
         transaction.object().map_or(Ok(()), |t| balance::carried(event, t))?;
     }
+    if payout.is_made_up() {
+        event.want(Table::Payouts, &id, Why::PaidOut);
+    }
     let row = payout.row(event, &id)?;
     let (settled, ended) = match payout.status() {
         "failed" => (2, Some(Mark::Failed)),
@@ -68,6 +72,16 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
 impl Payout<'_> {
     fn status(&self) -> &str {
         self.status.get().unwrap_or("unknown")
+    }
+
+    /// Whether it is known what it pays out. Of one that the merchant asked for it never is.
+    fn is_made_up(&self) -> bool {
+        let reconciled = match self.reconciliation_status.get() {
+            Some(status) => status == "completed",
+            // Of a version from before payouts said so.
+            None => self.status() == "paid",
+        };
+        self.automatic.is_true() && reconciled
     }
 
     fn row(&self, event: &Event, id: &str) -> Result<rows::Payout, DecodeError> {

@@ -20,6 +20,7 @@ use super::{ApiError, Leg, List, Page, Window, ask, client, envelope, with_query
 use crate::{
     base::{Digest, Envelope, Micros, Source, time::DAY},
     config::{self, BaseUrl, Secret},
+    facts::PAID_OUT,
     net::{Client, Limit, NetError, Request, Response},
 };
 
@@ -137,6 +138,8 @@ struct Fetched<'a> {
     api_version: &'static str,
     created: i64,
     livemode: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payout: Option<&'a str>,
     data: Data<'a>,
 }
 
@@ -183,7 +186,7 @@ impl StripeApi {
         let response = self.get(path, None, &query).await?;
         let now = Micros::now();
         let asked_at = asked_at(&response, now);
-        read(leg.list, &response.body, self.live, asked_at, now).map_err(|why| ApiError::NoPage {
+        read((leg.list, None), &response.body, self.live, asked_at, now).map_err(|why| ApiError::NoPage {
             provider: PROVIDER,
             path,
             why,
@@ -199,23 +202,47 @@ impl StripeApi {
         self.live
     }
 
-    /// The object of this type and id, as the event that says what it is now; `None` where there is none.
-    pub async fn object(&self, of_type: &str, id: &str) -> Result<Option<Envelope>, ApiError> {
+    /// What [`Want::asked_for`](crate::facts::Want::asked_for) names, as the events that say what it is now; none where there is
+    /// none of it.
+    pub async fn asked(&self, of_type: &str, id: &str) -> Result<Vec<Envelope>, ApiError> {
+        if of_type == PAID_OUT {
+            return self.paid_out(id).await;
+        }
         let has_type = |list: &List| kind(*list).and_then(|kind| kind.strip_suffix(FETCHED)) == Some(of_type);
         let Some(list) = OBJECTS.into_iter().chain([List::StripeBalanceTransactions]).find(has_type) else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let path = path(list);
         let query: Vec<_> = expanded(list, "").collect();
         let response = match self.get(path, Some(id), &query).await {
-            Err(ApiError::Absent { .. }) => return Ok(None),
+            Err(ApiError::Absent { .. }) => return Ok(Vec::new()),
             response => response?,
         };
         let now = Micros::now();
         object_of(list, &response.body, self.live, asked_at(&response, now), now)
             .and_then(|told| is_of(told, of_type, id))
-            .map(Some)
+            .map(|told| vec![told])
             .map_err(|why| ApiError::NoPage { provider: PROVIDER, path, why })
+    }
+
+    /// The movements that an automatic payout pays out, page by page.
+    async fn paid_out(&self, payout: &str) -> Result<Vec<Envelope>, ApiError> {
+        let path = path(List::StripeBalanceTransactions);
+        let (mut told, mut after) = (Vec::new(), None);
+        loop {
+            let mut query = vec![("limit", PAGE.to_owned()), ("payout", payout.to_owned())];
+            query.extend(after.take().map(|id| ("starting_after", id)));
+            let response = self.get(path, None, &query).await?;
+            let now = Micros::now();
+            let listed = (List::StripeBalanceTransactions, Some(payout));
+            let page = read(listed, &response.body, self.live, asked_at(&response, now), now);
+            let page = page.map_err(|why| ApiError::NoPage { provider: PROVIDER, path, why })?;
+            told.extend(page.envelopes);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(told),
+            }
+        }
     }
 
     /// Of a list, or of the object in it that has this id.
@@ -270,7 +297,8 @@ fn object_of(list: List, body: &[u8], live: bool, asked_at: Micros, now: Micros)
     let item: Item = serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
     let kind = kind(list).ok_or("it is of no object")?;
     let id = || Ok(format!("fetched:{}:{}@{}", item.id, Digest::of_json(raw.get())?, asked_at.seconds()));
-    let text = id().and_then(|id| fetched(kind, raw, (id, &item), live, asked_at)).map_err(|e| e.to_string())?;
+    let made = Made { kind, payout: None, live, asked_at };
+    let text = id().and_then(|id| made.fetched(raw, id, &item)).map_err(|e| e.to_string())?;
     Ok(envelope(Source::Stripe, text, now))
 }
 
@@ -283,8 +311,14 @@ fn is_of(told: Envelope, of_type: &str, id: &str) -> Result<Envelope, String> {
     Err(format!("it shows {} {}", of.unwrap_or("an object of no type"), shown.unwrap_or("without an id")))
 }
 
-/// A page's items; `Err`: why it is none.
-fn read(list: List, body: &[u8], live: bool, asked_at: Micros, now: Micros) -> Result<Page, String> {
+/// A page's items, of one payout where that is given; `Err`: why it is none.
+fn read(
+    (list, payout): (List, Option<&str>),
+    body: &[u8],
+    live: bool,
+    asked_at: Micros,
+    now: Micros,
+) -> Result<Page, String> {
     let listed: Listed = serde_json::from_slice(body).map_err(|e| e.to_string())?;
     let mut page = Page { envelopes: Vec::with_capacity(listed.data.len()), next: None, reached: None };
     let mut last = None;
@@ -294,8 +328,10 @@ fn read(list: List, body: &[u8], live: bool, asked_at: Micros, now: Micros) -> R
         let text = match kind(list) {
             None => raw.get().as_bytes().to_vec(),
             Some(kind) => {
-                let id = || Ok(format!("fetched:{}:{}", item.id, Digest::of_json(raw.get())?));
-                id().and_then(|id| fetched(kind, raw, (id, &item), live, asked_at)).map_err(|e| e.to_string())?
+                let of = payout.map(|payout| format!(":{payout}")).unwrap_or_default();
+                let id = || Ok(format!("fetched:{}:{}{of}", item.id, Digest::of_json(raw.get())?));
+                let made = Made { kind, payout, live, asked_at };
+                id().and_then(|id| made.fetched(raw, id, &item)).map_err(|e| e.to_string())?
             }
         };
         page.envelopes.push(envelope(Source::Stripe, text, now));
@@ -327,23 +363,29 @@ fn kind(list: List) -> Option<&'static str> {
     }
 }
 
-fn fetched(
+/// Of what an answer is made events.
+struct Made<'a> {
     kind: &'static str,
-    object: &RawValue,
-    (id, item): (String, &Item),
+    /// Whose parts were listed.
+    payout: Option<&'a str>,
     live: bool,
     asked_at: Micros,
-) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&Fetched {
-        id,
-        object: "event",
-        kind,
-        api_version: VERSION,
-        created: asked_at.seconds(),
-        // Refunds do not say; a key sees one world alone.
-        livemode: item.livemode.unwrap_or(live),
-        data: Data { object },
-    })
+}
+
+impl Made<'_> {
+    fn fetched(&self, object: &RawValue, id: String, item: &Item) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&Fetched {
+            id,
+            object: "event",
+            kind: self.kind,
+            api_version: VERSION,
+            created: self.asked_at.seconds(),
+            // Refunds do not say; a key sees one world alone.
+            livemode: item.livemode.unwrap_or(self.live),
+            payout: self.payout,
+            data: Data { object },
+        })
+    }
 }
 
 /// An HTTP date.
@@ -363,7 +405,7 @@ mod tests {
     const NOW: Micros = Micros(1_800_000_000_000_000);
 
     fn page(list: List, body: &str) -> Result<Page, String> {
-        read(list, body.as_bytes(), false, NOW, NOW)
+        read((list, None), body.as_bytes(), false, NOW, NOW)
     }
 
     #[test]
@@ -380,7 +422,7 @@ mod tests {
     fn a_listed_object_is_the_same_event_as_long_as_it_is_the_same() {
         let listed = |amount: u32, at| {
             let body = format!(r#"{{"data":[{{"object":"refund","id":"re_1","amount":{amount}}}],"has_more":false}}"#);
-            read(List::StripeRefunds, body.as_bytes(), true, at, NOW).unwrap().envelopes.remove(0)
+            read((List::StripeRefunds, None), body.as_bytes(), true, at, NOW).unwrap().envelopes.remove(0)
         };
         let first = listed(5, NOW);
         assert_eq!(first.event_type, "refund.fetched");

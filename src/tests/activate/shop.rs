@@ -316,7 +316,7 @@ impl Shop {
 
     fn add(&mut self, row: impl Into<Row>) {
         let (offset, livemode) = (Offset(self.rows.len() as u64), self.livemode);
-        self.rows.push(Stamped { row: row.into(), livemode, offset });
+        self.rows.push(Stamped { row: row.into(), account: None, livemode, offset });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{event, fold, rows, seconds};
+use super::{decode, event, fold, in_any_order, rows, seconds};
 use crate::{
     facts::{Row, rows},
     tests::facts::only,
@@ -10,19 +10,6 @@ use crate::{
 
 fn all(events: &[Value]) -> Vec<Row> {
     rows(&fold(events)).into_values().collect()
-}
-
-/// The rows of these events in every order of them: they are the same.
-fn in_any_order(events: &[Value]) -> Vec<Row> {
-    let straight = all(events);
-    let mut turned = events.to_vec();
-    for _ in 0..events.len() {
-        turned.rotate_left(1);
-        assert_eq!(all(&turned), straight);
-        let reversed: Vec<Value> = turned.iter().rev().cloned().collect();
-        assert_eq!(all(&reversed), straight);
-    }
-    straight
 }
 
 fn moved(id: &str, amount: i64, fee: i64) -> Value {
@@ -159,6 +146,31 @@ fn a_charge_knows_what_it_came_to_once_its_transaction_is_known() {
         movement.fee_details.as_deref(),
         Some(r#"[{"amount":56,"currency":"eur","description":"Stripe fees","type":"stripe_fee"}]"#)
     );
+}
+
+#[test]
+fn a_movement_is_of_the_payout_that_it_was_listed_with() {
+    let mut listed = settled("ch_1", "charge", 900, 56);
+    (listed["id"], listed["payout"]) = (json!("fetched:ch_1:po_1"), json!("po_1"));
+    let found = in_any_order(&[settled("ch_1", "charge", 900, 56), listed]);
+    assert_eq!(only!(found, BalanceTransaction).payout_id.as_deref(), Some("po_1"));
+}
+
+#[test]
+fn what_a_payout_pays_out_is_wanted_once_it_is_made_up() {
+    let wanted = |status: &str, reconciliation: Value, automatic: bool| {
+        let mut event = payout("evt_1", "payout.updated", 1_700_172_800, status);
+        event["data"]["object"]["reconciliation_status"] = reconciliation;
+        event["data"]["object"]["automatic"] = json!(automatic);
+        let wanted = decode(&event).wanted;
+        wanted.first().and_then(|want| want.asked_for().map(|(what, id)| format!("{what} {id}")))
+    };
+    let list = Some("payout.balance_transactions po_1".to_owned());
+    assert_eq!(wanted("paid", json!("completed"), true), list);
+    assert_eq!(wanted("paid", Value::Null, true), list, "of a version that does not say");
+    assert_eq!(wanted("paid", json!("in_progress"), true), None);
+    assert_eq!(wanted("in_transit", Value::Null, true), None);
+    assert_eq!(wanted("paid", json!("completed"), false), None, "Stripe does not know");
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn life(seed: u64, old_eighths: u32) -> BTreeMap<String, BTreeMap<String, String
     let shop = Shop { customers: 60, days: 45, seed, sources: vec![Source::Stripe], old_eighths, ..Shop::default() };
     let events: Vec<Value> = shop.generate().map(|(_, line)| serde_json::from_slice(&line).unwrap()).collect();
     let columns = |(key, row): (ObjectKey, Row)| {
-        let stamped = Stamped { row, livemode: key.livemode, offset: Offset(0) };
+        let stamped = Stamped { row, account: None, livemode: key.livemode, offset: Offset(0) };
         let batch = facts::batch(key.table, "m", &[stamped]).unwrap();
         let text = |i: usize| array_value_to_string(batch.column(i), 0).unwrap();
         let mut columns: BTreeMap<String, String> =

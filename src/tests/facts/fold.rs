@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{decode, fold, fold_at, intents, rows};
+use super::{decode, fold, fold_at, intents, loaded, rows};
 use crate::{
     base::{Micros, Offset},
     facts::{ObjectKey, ObjectState, Row, Table, Want, Why},
@@ -230,6 +230,8 @@ fn check(events: &[Value], order: &[u16], again: &[u8], splits: u8) -> Result<()
     for (key, bytes) in &stored {
         prop_assert_eq!(bytes, &straight[key].to_bytes().unwrap());
     }
+    // What one object's state says of others is told again whenever it changes: the rows are the same in the end.
+    prop_assert_eq!(loaded(events), loaded(mixed.iter().map(|(_, e)| *e)));
     // Twins: the rows are the same.
     let twins: Vec<Value> = again.iter().map(|n| twin(&events[usize::from(*n) % events.len()], 1)).collect();
     let with_twins = fold(mixed.iter().map(|(_, e)| *e).chain(&twins));

@@ -19,7 +19,7 @@ use crate::{
 
 /// A row by its columns, those that are null left out.
 fn shown(key: &ObjectKey, row: &Row) -> String {
-    let stamped = Stamped { row: row.clone(), livemode: key.livemode, offset: Offset(0) };
+    let stamped = Stamped { row: row.clone(), account: None, livemode: key.livemode, offset: Offset(0) };
     let made = batch(key.table, "shop", &[stamped]).unwrap();
     let options = FormatOptions::new().with_timestamp_tz_format(Some("%FT%T%.fZ"));
     let mut text = format!("  {}\n", key.table.name());

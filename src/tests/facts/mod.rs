@@ -149,6 +149,20 @@ pub fn rows(states: &BTreeMap<ObjectKey, ObjectState>) -> BTreeMap<ObjectKey, Ro
     states.iter().filter_map(|(key, state)| Some((key.clone(), state.row()?))).collect()
 }
 
+/// The rows of these events in every order of them: they are the same.
+pub fn in_any_order(events: &[Value]) -> Vec<Row> {
+    let all = |events: &[Value]| -> Vec<Row> { loaded(events).into_values().collect() };
+    let straight = all(events);
+    let mut turned = events.to_vec();
+    for _ in 0..events.len() {
+        turned.rotate_left(1);
+        assert_eq!(all(&turned), straight);
+        let reversed: Vec<Value> = turned.iter().rev().cloned().collect();
+        assert_eq!(all(&reversed), straight);
+    }
+    straight
+}
+
 /// The one row of this kind.
 macro_rules! only {
     ($rows:expr, $variant:ident) => {{

@@ -46,7 +46,9 @@ fn no_event_of_any_version_is_refused_and_known_types_give_rows() {
             assert!(state.admit(observation, Offset(1)));
             let Some(row) = state.row() else { continue };
             assert_eq!(row.table(), key.table);
-            let made = batch(key.table, "m1", &[Stamped { row, livemode: key.livemode, offset: Offset(1) }]).unwrap();
+            let made =
+                batch(key.table, "m1", &[Stamped { row, account: None, livemode: key.livemode, offset: Offset(1) }])
+                    .unwrap();
             assert_eq!(made.schema(), key.table.schema());
             *tables.entry(key.table).or_default() += 1;
             own.push(key.id);

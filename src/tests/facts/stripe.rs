@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{decode, decoder, event, fixture, fold, names, rows, seconds, stripe_envelope};
+use super::{decode, decoder, event, fixture, fold, in_any_order, names, rows, seconds, stripe_envelope};
 use crate::{
     facts::{
         DecodeError, ObjectKey, Row, Table,
@@ -420,6 +420,67 @@ fn every_way_to_pay_is_told() {
         (row.three_ds_result.as_deref(), row.three_ds_exemption.as_deref()),
         (Some("exempted"), Some("low_risk"))
     );
+}
+
+/// Two declined cards, told out of their order, a challenge that failed between them, and the charge that paid.
+#[test]
+fn attempts_are_numbered_in_the_order_of_their_times() {
+    let charge = |id: &str, created: i64, status: &str| {
+        let object = json!({"id": id, "object": "charge", "amount": 500, "currency": "eur", "status": status, "paid": status == "succeeded",
+            "payment_intent": "pi_1", "created": created});
+        event(&format!("evt_{id}"), &format!("charge.{status}"), created, json!({"object": object}))
+    };
+    let mut challenge = event(
+        "evt_3ds",
+        "payment_intent.payment_failed",
+        1_700_000_200,
+        json!({"object": {"id": "pi_1", "object": "payment_intent", "amount": 500, "currency": "eur", "created": 1_700_000_000,
+            "status": "requires_payment_method",
+            "last_payment_error": {"type": "invalid_request_error", "code": "payment_intent_authentication_failure"}}}),
+    );
+    challenge["request"] = json!({"id": "req_1"});
+    let events = [
+        charge("ch_b", 1_700_000_300, "failed"),
+        challenge,
+        charge("ch_a", 1_700_000_100, "failed"),
+        charge("ch_c", 1_700_000_400, "succeeded"),
+    ];
+    let numbers = |rows: &[Row]| -> Vec<(String, Option<i64>)> {
+        let attempts = rows.iter().filter_map(|row| match row {
+            Row::PaymentAttempt(row) => Some((row.attempt_id.clone(), row.attempt_no)),
+            _ => None,
+        });
+        let mut attempts: Vec<_> = attempts.collect();
+        attempts.sort();
+        attempts
+    };
+    let named =
+        |ids: [&str; 4], nos: [i64; 4]| ids.map(str::to_owned).into_iter().zip(nos.map(Some)).collect::<Vec<_>>();
+    assert_eq!(numbers(&in_any_order(&events)), named(["ch_a", "ch_b", "ch_c", "pi_1:req_1"], [1, 3, 4, 2]));
+    assert_eq!(numbers(&all(&events[..1])), [("ch_b".to_owned(), Some(1))], "an only one is the first");
+    let mut alone = charge("ch_d", 1_700_000_100, "failed");
+    alone["data"]["object"]["payment_intent"] = Value::Null;
+    assert_eq!(numbers(&all(&[alone])), [("ch_d".to_owned(), None)], "of no intent");
+}
+
+#[test]
+fn who_pays_within_a_session_is_there() {
+    let charge = event(
+        "evt_1",
+        "charge.succeeded",
+        1_700_000_100,
+        json!({"object": {"id": "ch_1", "object": "charge", "amount": 500, "currency": "eur", "status": "succeeded", "paid": true,
+            "payment_intent": "pi_1", "created": 1_700_000_100}}),
+    );
+    let session = event(
+        "evt_2",
+        "checkout.session.completed",
+        1_700_000_101,
+        json!({"object": {"id": "cs_1", "object": "checkout.session", "payment_intent": "pi_1", "amount_total": 500,
+            "currency": "eur", "status": "complete", "payment_status": "paid", "created": 1_700_000_000}}),
+    );
+    assert_eq!(only!(all(std::slice::from_ref(&charge)), PaymentAttempt).is_off_session, None);
+    assert_eq!(only!(in_any_order(&[charge, session]), PaymentAttempt).is_off_session, Some(false));
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub fn take_through(source: Source, body: &Bytes) -> Envelope {
     let folded: Vec<_> = kept.filter_map(|state| state.row()).chain(decoded.rows).collect();
     for row in folded {
         let table: Table = row.table();
-        let row = Stamped { row, livemode: envelope.livemode, offset: Offset(5) };
+        let row = Stamped { row, account: None, livemode: envelope.livemode, offset: Offset(5) };
         facts::batch(table, "m", &[row]).unwrap();
     }
     envelope

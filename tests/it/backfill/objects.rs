@@ -126,6 +126,33 @@ fn what_a_discount_takes_off_is_asked_for() {
     drop(serving);
 }
 
+/// A payout's event says how much goes to the bank; which payments that is made of, only a list of them.
+#[test]
+fn what_a_payout_pays_out_is_asked_for() {
+    let movement = |id: &str, source: &str| {
+        json!({"id": id, "object": "balance_transaction", "created": now() - DAY, "amount": 900, "fee": 56, "net": 844,
+            "currency": "eur", "type": "charge", "source": source, "status": "available"})
+    };
+    let provider =
+        Provider::start().with("/v1/balance_transactions", [movement("txn_1", "ch_1"), movement("txn_2", "ch_2")]);
+    provider.book().page_limit = 1;
+    let till = till(&provider);
+    let payout = json!({"id": "po_1", "object": "payout", "created": now() - DAY, "amount": 1688, "currency": "eur",
+        "livemode": false, "status": "paid", "automatic": true, "reconciliation_status": "completed"});
+    let file = till.write("payout.ndjson", format!("{}\n", event(1, "payout.reconciliation_completed", payout)));
+    till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+    assert!(is_open(&till));
+    let serving = Serving::start(&till);
+    let paid_out =
+        "SELECT balance_transaction_id, payout_id FROM core.balance_transactions ORDER BY balance_transaction_id";
+    let known = ["txn_1", "txn_2"].map(|id| json!({"balance_transaction_id": id, "payout_id": "po_1"}));
+    wait("it is known", Duration::from_secs(60), || till.sql(paid_out) == known);
+    wait("nothing is open", Duration::from_secs(60), || !is_open(&till));
+    let pages = || provider.asked("/v1/balance_transactions").iter().filter(|a| a.query.contains_key("payout")).count();
+    assert_eq!(pages(), 2, "each page once");
+    drop(serving);
+}
+
 /// What the doctor says of open objects, if there are any.
 fn finding(till: &Till) -> Option<Value> {
     let printed: Value = serde_json::from_slice(&till.try_run(&["--json", "--quiet", "doctor"]).stdout).unwrap();
