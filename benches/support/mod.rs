@@ -55,7 +55,7 @@ impl Drop for Server {
     }
 }
 
-/// Bodies without end: a sample shop's Stripe events, in each pass under other ids.
+/// Bodies without end: a sample shop's Stripe events, in each pass under other ids, and of other people.
 pub struct Bodies(Vec<String>);
 
 impl Bodies {
@@ -70,7 +70,9 @@ impl Bodies {
         let (pass, line) = (n / self.0.len(), &self.0[n % self.0.len()]);
         ["evt_", "pi_", "ch_", "cus_", "re_", "cs_", "in_", "sub_"]
             .iter()
-            .fold(line.clone(), |body, kind| body.replace(&format!("\"{kind}"), &format!("\"{kind}{pass}x")))
+            .fold(line.replace("@example.", &format!("+{pass}@example.")), |body, kind| {
+                body.replace(&format!("\"{kind}"), &format!("\"{kind}{pass}x"))
+            })
     }
 }
 

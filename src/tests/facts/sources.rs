@@ -89,6 +89,13 @@ fn a_profile_says_what_was_agreed_to_and_what_must_not_be_written_to() {
         (suppressed.reason.as_deref(), suppressed.at.to_string().as_str()),
         (Some("unsubscribe"), "2026-01-30T08:00:00Z")
     );
+    let profile = only!(folded([&decoded]), Profile);
+    assert_eq!(profile.email_hash, names().email("ann@example.com"));
+    assert_eq!(
+        (profile.email_consent.as_deref(), profile.sms_consent.as_deref()),
+        (Some("suppressed"), Some("subscribed"))
+    );
+    assert!(profile.person_id.is_some() && !profile.order_ambiguous);
     let attributes = &decoded.claims[0].attributes;
     assert_eq!((attributes.timezone.as_deref(), attributes.locale.as_deref()), (Some("Europe/Paris"), Some("fr-FR")));
     // A country by its name is no code.
