@@ -18,7 +18,7 @@ forgotten AS (
 )
 SELECT
     customers.*,
-    profiles.profile_id AS klaviyo_profile_id,
+    CASE WHEN forgotten.erased_at IS NULL THEN profiles.profile_id END AS klaviyo_profile_id,
     forgotten.erased_at
 FROM stored.customers AS customers
 LEFT JOIN profiles

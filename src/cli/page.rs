@@ -80,7 +80,7 @@ pub struct RfmSegment {
 }
 
 /// Tables whose rows the page shows, in the order of the way of the data.
-const TABLES: [&str; 23] = [
+const TABLES: [&str; 24] = [
     "raw.events",
     "raw.quarantine",
     "core.page_views",
@@ -103,6 +103,7 @@ const TABLES: [&str; 23] = [
     "core.orders",
     "core.message_events",
     "core.consents",
+    "core.profiles",
     "core.people",
 ];
 

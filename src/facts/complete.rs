@@ -5,7 +5,7 @@
 
 use super::{
     Row,
-    observation::{Fact, Failure, Mark, Part, best_person},
+    observation::{Fact, Failure, Mark, Part, UNDATED, best_person},
     rows::{Charge, Invoice, PaymentIntent, Refund},
 };
 use crate::base::{Micros, PersonId};
@@ -28,7 +28,7 @@ impl Known<'_> {
                 row.invoice_id = row.invoice_id.take().or_else(|| self.invoice());
                 let challenged = row.three_ds_flow.as_deref() == Some("challenge");
                 let automatic = self.mark(Mark::Automatic).is_some();
-                let present = challenged || self.parts.iter().any(|part| matches!(part.fact, Fact::Payer { .. }));
+                let present = challenged || self.parts.iter().any(|part| matches!(part.fact, Fact::WithinSession));
                 row.is_off_session = (present || automatic).then_some(!present);
                 row.attempt_no = row.payment_intent_id.as_ref().map(|_| self.number());
                 row.order_ambiguous = self.ambiguous;
@@ -182,11 +182,12 @@ impl Known<'_> {
         let attempts = Attempts::of(self.parts);
         row.created_at = row.created_at.or(self.mark(Mark::Seen));
         // What paid it is its last attempt.
-        let paid_at = || attempts.latest.map(|(at, _)| at).or(row.created_at).filter(|_| row.status == "succeeded");
+        let latest_at = attempts.latest.map(|(at, _)| at).filter(|at| *at != UNDATED);
+        let paid_at = || latest_at.or(row.created_at).filter(|_| row.status == "succeeded");
         row.succeeded_at = self.mark(Mark::Succeeded).or_else(paid_at);
         row.canceled_at = row.canceled_at.or(self.mark(Mark::Canceled));
         row.attempts = attempts.count;
-        row.first_attempt_at = attempts.first;
+        row.first_attempt_at = attempts.first.or(row.created_at.filter(|_| attempts.count > 0));
         row.latest_attempt_id = attempts.latest.map(|(_, id)| id.to_owned());
         if let Some((_, _, failure)) = attempts.failure {
             row.last_error_code.clone_from(&failure.code);
@@ -255,7 +256,7 @@ impl<'a> Attempts<'a> {
             let (its_country, its_person) = match &part.fact {
                 Fact::Attempt { failure, country, person, .. } => {
                     all.count += 1;
-                    all.first = Some(all.first.map_or(part.at, |f| f.min(part.at)));
+                    all.first = all.first.into_iter().chain((part.at != UNDATED).then_some(part.at)).min();
                     all.latest = all.latest.max(Some(place));
                     let failed = failure.as_ref().map(|f| (part.at, part.id.as_str(), f));
                     all.failure = all.failure.take().max(failed);

@@ -351,7 +351,6 @@ fn as_it_is(event: &mut Event, id: &str, attributes: &Attributes, described: &De
         person_id,
         email_hash: described.email.clone(),
         phone_hash: described.phone.clone(),
-        external_id: event.reference(attributes.external_id.get()),
         country: described.country.clone(),
         locale: attributes.locale.owned(),
         timezone: location.and_then(|l| l.timezone.owned()),
@@ -361,7 +360,7 @@ fn as_it_is(event: &mut Event, id: &str, attributes: &Attributes, described: &De
         order_ambiguous: false,
     };
     // What happened to it last only grows, whatever else changed in that second.
-    let step = Step { progress: [last_event_at.map(|at| at.0), None, None], ..Step::default() };
+    let step = Step { progress: [Some(last_event_at.map_or(i64::MIN, |at| at.0)), None, None], ..Step::default() };
     event.tell(Table::Profiles, id, step, row.into(), Vec::new());
 }
 

@@ -42,5 +42,5 @@ pub use self::{
     rows::{BatchError, Row, Stamped, batch},
     state::{ObjectState, StateError},
     table::Table,
-    want::{PAID_OUT, Want, Why},
+    want::{LISTED, PAID_OUT, Want, Why},
 };

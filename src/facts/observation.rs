@@ -138,6 +138,9 @@ pub enum Mark {
     Automatic,
 }
 
+/// Of a part whose time nothing tells: later than any, until something does.
+pub(super) const UNDATED: Micros = Micros(i64::MAX);
+
 /// What another object adds to this one's row. Parts of one id are merged, so that a total is over distinct things.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
@@ -160,6 +163,10 @@ pub enum Fact {
     Invoiced,
     /// A movement on the balance is part of the payout that the part is named after.
     PaidOut,
+    /// What a payout is made of was listed.
+    Listed,
+    /// An attempt was made within the checkout session that the part is named after.
+    WithinSession,
     /// Which of its intent's attempts one is, counted from 1, at the part's time.
     Numbered(u32),
     /// A charge is contested, by more than an inquiry.
@@ -220,7 +227,7 @@ impl Part {
                     *mine = other;
                 }
             }
-            // Attempts that are learnt of later can only stand before it, as long as its own time stays.
+            // Times of attempts only fall, as more is learnt; so at one time of its own an attempt's number only grows.
             (Fact::Numbered(mine), Fact::Numbered(other)) => match theirs {
                 Ordering::Less => *mine = other,
                 Ordering::Equal => *mine = (*mine).max(other),
@@ -246,6 +253,8 @@ fn kind(fact: &Fact) -> u8 {
         Fact::Disputed => 5,
         Fact::Numbered(_) => 6,
         Fact::PaidOut => 7,
+        Fact::Listed => 8,
+        Fact::WithinSession => 9,
     }
 }
 

@@ -106,12 +106,12 @@ impl ObjectState {
     /// Whether the events say by now what `want` is for: what the object was, whole and for certain, in a later second, or
     /// else in that second if they are enough for that. To the second, as events are. What is only named is met by any sight.
     pub fn meets(&self, want: &Want) -> bool {
+        if want.why == Why::PaidOut {
+            return self.parts.iter().any(|part| matches!(part.fact, Fact::Listed));
+        }
         let Some((sight, certain)) = self.leading().pop() else { return false };
-        match want.why {
-            Why::Named { .. } => return sight.whole,
-            // No event of the payout's tells.
-            Why::PaidOut => return false,
-            Why::Undecided | Why::NotShown { .. } => {}
+        if matches!(want.why, Why::Named { .. }) {
+            return sight.whole;
         }
         let (last, since) = (sight.at.seconds(), want.since.seconds());
         let is_enough = || match &want.why {
@@ -161,9 +161,8 @@ impl ObjectState {
         attempts.sort_unstable_by_key(|attempt| (attempt.at, &attempt.id));
         let of = |is: fn(&Fact) -> bool| self.parts.iter().filter(move |part| is(&part.fact));
         let invoices: Vec<Part> = of(|fact| matches!(fact, Fact::Invoiced)).cloned().collect();
-        let within = Fact::Payer { country: None, person: None };
         let sessions =
-            of(|fact| matches!(fact, Fact::Payer { .. })).map(|p| Part { fact: within.clone(), ..p.clone() });
+            of(|fact| matches!(fact, Fact::Payer { .. })).map(|p| Part { fact: Fact::WithinSession, ..p.clone() });
         let shared: Vec<Part> = invoices.iter().cloned().chain(sessions).collect();
         let mut echoes = Vec::new();
         for (no, attempt) in (1..).zip(&attempts) {

@@ -5,6 +5,8 @@ use crate::base::Micros;
 
 /// What a payout pays out, by the payout's id: a list of balance transactions.
 pub const PAID_OUT: &str = "payout.balance_transactions";
+/// The type of our own word that this list was read to its end.
+pub const LISTED: &str = "payout.listed";
 
 /// What is known of `key` is to be of `since`, or later; of any time, where others only name it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +25,6 @@ pub enum Why {
     /// Others name the object, and any sight of it will do. `within`: the subscription that shows it to whoever asks, as it
     /// cannot be asked for itself.
     Named { within: Option<String> },
-    /// A payout is made up: which movements it pays out stands nowhere but in a list of them.
+    /// A payout is reconciled: which movements it pays out stands nowhere but in a list of them.
     PaidOut,
 }

@@ -1,4 +1,4 @@
-//! Objects that Stripe's API is to be asked for, as their events leave open what they are by now.
+//! Objects that Stripe's API is to be asked for, as their events leave open what they are by now, or what they are made of.
 //!
 //! A key is the object's and a zero, the time in eight bytes, and the reason; a value is the time before which nobody asks again,
 //! in eight bytes. What must hold: an entry goes only when an answer is in the log, when there is none to be had, or when events
@@ -85,7 +85,8 @@ impl Wanted {
         }
     }
 
-    /// The wants of at most `most` objects of one table and world that may be asked for at `now`, an object's together. Those
+    /// The wants of one table and world that may be asked for at `now`, those of one question together, and at most `most`
+    /// questions. Those
     /// that events had met by the last commit are struck off instead.
     pub fn take_ripe(
         &self,
@@ -108,7 +109,8 @@ impl Wanted {
                 continue;
             }
             let full = ripe.len() >= most;
-            match ripe.last_mut().filter(|same| same.iter().all(|other| other.key == want.key)) {
+            let alike = |other: &Want| other.key == want.key && other.asked_for() == want.asked_for();
+            match ripe.last_mut().filter(|same| same.iter().all(alike)) {
                 Some(same) => same.push(want),
                 None if full => break,
                 None => ripe.push(vec![want]),

@@ -1,5 +1,5 @@
-//! Single objects, asked for by their ids: what events leave open, Stripe's API is asked once, and its answer is an event
-//! among the others.
+//! What events leave open, of single objects, and of payouts what they are made of: Stripe's API is asked once, and its answer is
+//! events among the others.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{Ingested, Instance, OpsError};
 use crate::{
     base::{Envelope, Micros, Source, time::MINUTE},
-    facts::{Table, Want},
+    facts::{PAID_OUT, Table, Want},
     load,
     sources::api::{Api, ApiError, StripeApi},
     telemetry,
@@ -33,7 +33,7 @@ const BEHIND: u64 = 20_000;
 type Named = (&'static str, String);
 /// What could not be had, and why.
 pub(super) type Unanswered = (Named, String);
-type Answered = (Result<Vec<Envelope>, ApiError>, Named, Vec<Want>);
+type Answered = (Result<Vec<Envelope>, OpsError>, Named, Vec<Want>);
 
 impl Instance {
     /// Asks for all that is wanted by now, in the world that the key sees. Without a key, or told to stop, it leaves the rest
@@ -105,8 +105,8 @@ impl Round<'_> {
                 None => instance.wanted.strike(&wants)?,
             }
         }
-        let questions = told_by.into_iter().map(|(named, wants)| ask(self.api.clone(), named, wants).boxed());
-        let questions: Vec<BoxFuture<'static, Answered>> = questions.collect();
+        let questions = told_by.into_iter().map(|(named, wants)| ask(instance, self.api.clone(), named, wants).boxed());
+        let questions: Vec<BoxFuture<'_, Answered>> = questions.collect();
         let mut answers = stream::iter(questions).buffer_unordered(AT_ONCE);
         while let Some((answer, named, wants)) = answers.next().await {
             let error = match answer {
@@ -116,10 +116,13 @@ impl Round<'_> {
                     take(instance, told, &wants).await?;
                     continue;
                 }
-                Err(error) => error,
+                Err(OpsError::Api(error)) => error,
+                Err(other) => return Err(other),
             };
             self.first_failure.get_or_insert_with(|| (named.clone(), unanswered(&named, &error)));
             match error {
+                // The key may read payouts, and not what they are made of.
+                ApiError::Key { .. } if named.0 == PAID_OUT => self.in_vain = 0,
                 // The key may not read this type of objects, and perhaps others.
                 ApiError::Key { .. } => return Ok(false),
                 ApiError::Refused { .. } | ApiError::NoPage { .. } => self.in_vain = 0,
@@ -134,8 +137,25 @@ impl Round<'_> {
     }
 }
 
-async fn ask(api: StripeApi, named: Named, wants: Vec<Want>) -> Answered {
-    (api.asked(named.0, &named.1).await, named, wants)
+async fn ask(instance: &Instance, api: StripeApi, named: Named, wants: Vec<Want>) -> Answered {
+    let told = match &named {
+        (PAID_OUT, payout) => list(instance, &api, payout).await,
+        (of_type, id) => api.object(of_type, id).await.map(|told| told.into_iter().collect()).map_err(OpsError::from),
+    };
+    (told, named, wants)
+}
+
+/// What a payout is made of, page by page: into the log all but the last page, which is the answer.
+async fn list(instance: &Instance, api: &StripeApi, payout: &str) -> Result<Vec<Envelope>, OpsError> {
+    let mut after = None;
+    loop {
+        let Some(page) = api.paid_out(payout, after.as_deref()).await? else { return Ok(Vec::new()) };
+        if page.next.is_none() {
+            return Ok(page.envelopes);
+        }
+        instance.take(Source::Stripe, page.envelopes, &mut Ingested::default()).await?;
+        after = page.next;
+    }
 }
 
 /// The answer into the log, then the wants off the list.
@@ -151,8 +171,12 @@ fn unanswered((kind, id): &Named, error: &ApiError) -> String {
         ApiError::NoPage { why, .. } => format!("its answer is none: {why}"),
         other => other.to_string(),
     };
+    let what = match *kind {
+        PAID_OUT => format!("what payout {id} is made of"),
+        kind => format!("what {kind} {id} is by now"),
+    };
     format!(
-        "Stripe has not told what {kind} {id} is by now ({why}); it is asked again, in ten minutes or sooner. Where that does \
+        "Stripe has not told {what} ({why}); it is asked again, in ten minutes or sooner. Where that does \
          not help see [stripe] api_base and what its api_key may read"
     )
 }

@@ -23,7 +23,8 @@
 //!   it begins, churn where it ends.
 //! - **off session**: taken by Stripe itself, for an invoice; not so where the bank asked the buyer, or where they paid within a
 //!   session that is over.
-//! - **session** (of the shop's page): what one person did with no half hour between one thing and the next; an order alone is none.
+//! - **session** (of the shop's page): what one person did with no half hour between one thing and the next; an order alone is
+//!   none.
 //! - **interval** of a subscription: a span of whole seconds in which neither its status nor its being canceled changed.
 //! - **shared phone**: shown with several people.
 //! - **consent**: the latest statement for a person and channel.

@@ -1,7 +1,8 @@
 //! The typed rows, one struct a table, and the batches of them.
 //!
 //! A struct is the one list of a table's columns, in their order; every stored table ends with `merchant_id`,
-//! `livemode` and `log_offset`, which the batch adds, as it does `source_account`. No row holds an address, a phone or a name in clear.
+//! `livemode` and `log_offset`, which the batch adds, as it does `source_account`. No row holds an address, a phone or a name in
+//! clear.
 
 pub mod balance;
 pub mod behaviour;

@@ -57,8 +57,6 @@ row! {
         person_id: Option<PersonId>,
         email_hash: Option<String>,
         phone_hash: Option<String>,
-        /// The shop's own id of the person, or Stripe's.
-        external_id: Option<String>,
         country: Option<String>,
         locale: Option<String>,
         timezone: Option<String>,

@@ -15,7 +15,7 @@ use crate::{
     base::Currency,
     facts::{
         json::{Maybe, OnlyId, Reference, Text, object},
-        observation::{Fact, Failure},
+        observation::{Fact, Failure, UNDATED},
         rows::PaymentAttempt,
     },
 };
@@ -102,8 +102,8 @@ pub(super) fn of_intent(
     let Some(charge) = intent.latest_charge.id() else { return Ok(()) };
     // Of any other event the last error may be an older attempt's, and the latest charge too, unless it was paid by it.
     let fact = Fact::Attempt { whole: false, failure: None, country: None, person: None };
-    let fetched = event.is_fetched();
-    let at = intent.created.seconds().filter(|_| fetched).unwrap_or(event.at());
+    // An answer of the API comes any time after.
+    let at = if event.is_fetched() { UNDATED } else { event.at() };
     event.add_part(Table::PaymentIntents, intent_id, Part { id: charge.to_owned(), at, fact });
     if matches!(intent.status.get(), Some("succeeded" | "requires_capture")) {
         let evidence = Evidence { status: Some("succeeded"), ..Evidence::default() };

@@ -1,14 +1,15 @@
 //! Payouts. One that was paid can still come back from the bank: then it has failed, and stays so.
 
 use super::{
-    DecodeError, Event, Mark, Message, Saw, Seen, Step, Table,
+    DecodeError, Event, Mark, Message, Part, Saw, Seen, Step, Table,
     balance::{self, Transaction},
     shown,
 };
 use crate::facts::{
     json::{Amount, Flag, OnlyId, Reference, Text, Whole, object},
+    observation::Fact,
     rows,
-    want::Why,
+    want::{LISTED, Why},
 };
 
 object! {
@@ -38,12 +39,17 @@ pub(super) fn decode(event: &mut Event) -> Result<bool, DecodeError> {
     if payout.object.get().is_some_and(|o| o != "payout") {
         return Ok(false);
     }
-    let (state, prior) = message.digests(event)?;
     let id = event.required("data.object.id", payout.id.owned())?;
+    if event.kind() == LISTED {
+        event.add_part(Table::Payouts, &id, Part { id: LISTED.to_owned(), at: event.at(), fact: Fact::Listed });
+        return Ok(true);
+    }
+    let (state, prior) = message.digests(event)?;
     for transaction in [&payout.balance_transaction, &payout.failure_balance_transaction] {
         transaction.object().map_or(Ok(()), |t| balance::carried(event, t))?;
     }
-    if payout.is_made_up() {
+    // Our key does not see what is in another account.
+    if payout.is_reconciled() && event.envelope.account.is_none() {
         event.want(Table::Payouts, &id, Why::PaidOut);
     }
     let row = payout.row(event, &id)?;
@@ -75,7 +81,7 @@ impl Payout<'_> {
     }
 
     /// Whether it is known what it pays out. Of one that the merchant asked for it never is.
-    fn is_made_up(&self) -> bool {
+    fn is_reconciled(&self) -> bool {
         let reconciled = match self.reconciliation_status.get() {
             Some(status) => status == "completed",
             // Of a version from before payouts said so.

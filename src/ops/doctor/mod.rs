@@ -189,7 +189,7 @@ impl Instance {
             } else {
                 "[stripe] api_key of that mode would let serve ask for them"
             };
-            format!("{least}{n} in {world} mode whose events leave open what they are by now: {asks}")
+            format!("{least}{n} in {world} mode whose events leave open what they are by now, or are made of: {asks}")
         });
         let found = told.collect::<Vec<_>>().join("; ");
         let failure = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -9,18 +9,19 @@
 //! (`fetched:…`) holds a digest of the object, so that the same state is the same event whenever it is listed; its time is that of
 //! the answer, by Stripe's clock, at which the object was so: no event of before can outweigh it, and any later one does. An
 //! object that was asked for by its id is made the same, but for its id, which holds that time: what was so before and is so
-//! again is news.
+//! again is news. What a payout pays out is listed too: ids then end with the payout's (`fetched:…:po_…`), which the envelope
+//! names, and our own word, of type `payout.listed`, says that the list was read to its end.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use super::{ApiError, Leg, List, Page, Window, ask, client, envelope, with_query};
 use crate::{
     base::{Digest, Envelope, Micros, Source, time::DAY},
     config::{self, BaseUrl, Secret},
-    facts::PAID_OUT,
+    facts::LISTED,
     net::{Client, Limit, NetError, Request, Response},
 };
 
@@ -202,47 +203,53 @@ impl StripeApi {
         self.live
     }
 
-    /// What [`Want::asked_for`](crate::facts::Want::asked_for) names, as the events that say what it is now; none where there is
-    /// none of it.
-    pub async fn asked(&self, of_type: &str, id: &str) -> Result<Vec<Envelope>, ApiError> {
-        if of_type == PAID_OUT {
-            return self.paid_out(id).await;
-        }
+    /// The object of this type and id, as the event that says what it is now; `None` where there is none.
+    pub async fn object(&self, of_type: &str, id: &str) -> Result<Option<Envelope>, ApiError> {
         let has_type = |list: &List| kind(*list).and_then(|kind| kind.strip_suffix(FETCHED)) == Some(of_type);
         let Some(list) = OBJECTS.into_iter().chain([List::StripeBalanceTransactions]).find(has_type) else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         let path = path(list);
         let query: Vec<_> = expanded(list, "").collect();
         let response = match self.get(path, Some(id), &query).await {
-            Err(ApiError::Absent { .. }) => return Ok(Vec::new()),
+            Err(ApiError::Absent { .. }) => return Ok(None),
             response => response?,
         };
         let now = Micros::now();
         object_of(list, &response.body, self.live, asked_at(&response, now), now)
             .and_then(|told| is_of(told, of_type, id))
-            .map(|told| vec![told])
+            .map(Some)
             .map_err(|why| ApiError::NoPage { provider: PROVIDER, path, why })
     }
 
-    /// The movements that an automatic payout pays out, page by page.
-    async fn paid_out(&self, payout: &str) -> Result<Vec<Envelope>, ApiError> {
+    /// The movements that an automatic payout pays out, from the one after `after` on. The last page ends with our word that it
+    /// is the last. `None`: Stripe knows no such payout.
+    pub async fn paid_out(&self, payout: &str, after: Option<&str>) -> Result<Option<Page>, ApiError> {
         let path = path(List::StripeBalanceTransactions);
-        let (mut told, mut after) = (Vec::new(), None);
-        loop {
-            let mut query = vec![("limit", PAGE.to_owned()), ("payout", payout.to_owned())];
-            query.extend(after.take().map(|id| ("starting_after", id)));
-            let response = self.get(path, None, &query).await?;
-            let now = Micros::now();
-            let listed = (List::StripeBalanceTransactions, Some(payout));
-            let page = read(listed, &response.body, self.live, asked_at(&response, now), now);
-            let page = page.map_err(|why| ApiError::NoPage { provider: PROVIDER, path, why })?;
-            told.extend(page.envelopes);
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(told),
-            }
+        let mut query = vec![("limit", PAGE.to_owned()), ("payout", payout.to_owned())];
+        query.extend(after.map(|id| ("starting_after", id.to_owned())));
+        let response = match self.get(path, None, &query).await {
+            Err(ApiError::Absent { .. }) => return Ok(None),
+            response => response?,
+        };
+        let now = Micros::now();
+        let asked_at = asked_at(&response, now);
+        let listed = (List::StripeBalanceTransactions, Some(payout));
+        let mut page = read(listed, &response.body, self.live, asked_at, now)
+            .and_then(|page| {
+                if page.next.is_some() && page.next.as_deref() == after {
+                    Err("it leads to itself".to_owned())
+                } else {
+                    Ok(page)
+                }
+            })
+            .map_err(|why| ApiError::NoPage { provider: PROVIDER, path, why })?;
+        if page.next.is_none() {
+            let word = json!({"id": format!("listed:{payout}"), "object": "event", "type": LISTED, "livemode": self.live,
+                "created": asked_at.seconds(), "data": {"object": {"id": payout, "object": "payout"}}});
+            page.envelopes.push(envelope(Source::Stripe, word.to_string().into_bytes(), now));
         }
+        Ok(Some(page))
     }
 
     /// Of a list, or of the object in it that has this id.
@@ -269,6 +276,8 @@ impl StripeApi {
             400 | 404 if fault.error.param.as_deref() == Some("starting_after") => {
                 ApiError::Expired { provider: PROVIDER, path }
             }
+            // A list that is of no such object.
+            400 if fault.error.param.as_deref() == Some("payout") => ApiError::Absent { provider: PROVIDER, path },
             // Any proxy says 404; only Stripe says of what.
             404 if fault.error.code.as_deref() == Some("resource_missing") => {
                 ApiError::Absent { provider: PROVIDER, path }
@@ -363,7 +372,7 @@ fn kind(list: List) -> Option<&'static str> {
     }
 }
 
-/// Of what an answer is made events.
+/// What the events of an answer share.
 struct Made<'a> {
     kind: &'static str,
     /// Whose parts were listed.

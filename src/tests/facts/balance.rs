@@ -157,7 +157,7 @@ fn a_movement_is_of_the_payout_that_it_was_listed_with() {
 }
 
 #[test]
-fn what_a_payout_pays_out_is_wanted_once_it_is_made_up() {
+fn what_a_payout_pays_out_is_wanted_once_it_is_reconciled() {
     let wanted = |status: &str, reconciliation: Value, automatic: bool| {
         let mut event = payout("evt_1", "payout.updated", 1_700_172_800, status);
         event["data"]["object"]["reconciliation_status"] = reconciliation;
@@ -171,6 +171,14 @@ fn what_a_payout_pays_out_is_wanted_once_it_is_made_up() {
     assert_eq!(wanted("paid", json!("in_progress"), true), None);
     assert_eq!(wanted("in_transit", Value::Null, true), None);
     assert_eq!(wanted("paid", json!("completed"), false), None, "Stripe does not know");
+    // Once the list was read to its end, no later event of the payout's makes it wanted.
+    let made = payout("evt_1", "payout.paid", 1_700_172_800, "paid");
+    let listed =
+        event("listed:po_1", "payout.listed", 1_700_172_900, json!({"object": {"id": "po_1", "object": "payout"}}));
+    let want = decode(&payout("evt_2", "payout.updated", 1_700_400_000, "paid")).wanted.remove(0);
+    let is_met =
+        |events: &[Value]| fold(events).into_values().any(|state| *state.key() == want.key && state.meets(&want));
+    assert_eq!((is_met(&[made.clone()]), is_met(&[listed, made])), (false, true));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! What Stripe's events become, in shapes that differ from version to version.
 
+use arrow::array::AsArray;
 use serde_json::{Value, json};
 
 use super::{decode, decoder, event, fixture, fold, in_any_order, names, rows, seconds, stripe_envelope};
 use crate::{
+    base::Offset,
     facts::{
-        DecodeError, ObjectKey, Row, Table,
+        DecodeError, ObjectKey, Row, Stamped, Table, batch,
         rows::{PaymentAttempt, Refund},
     },
     tests::facts::only,
@@ -458,9 +460,52 @@ fn attempts_are_numbered_in_the_order_of_their_times() {
         |ids: [&str; 4], nos: [i64; 4]| ids.map(str::to_owned).into_iter().zip(nos.map(Some)).collect::<Vec<_>>();
     assert_eq!(numbers(&in_any_order(&events)), named(["ch_a", "ch_b", "ch_c", "pi_1:req_1"], [1, 3, 4, 2]));
     assert_eq!(numbers(&all(&events[..1])), [("ch_b".to_owned(), Some(1))], "an only one is the first");
+    // The intent itself, fetched long after, names the charge that paid it, and not when that was.
+    let fetched = event(
+        "fetched:pi_1",
+        "payment_intent.fetched",
+        1_700_900_000,
+        json!({"object": {"id": "pi_1", "object": "payment_intent", "amount": 500, "currency": "eur", "created": 1_700_000_000,
+            "status": "succeeded", "latest_charge": "ch_c"}}),
+    );
+    let with_fetched = [events[0].clone(), fetched, events[2].clone(), events[3].clone()];
+    let rows = in_any_order(&with_fetched);
+    assert_eq!(
+        numbers(&rows),
+        [("ch_a".to_owned(), Some(1)), ("ch_b".to_owned(), Some(2)), ("ch_c".to_owned(), Some(3))]
+    );
+    assert_eq!(only!(rows, PaymentIntent).latest_attempt_id.as_deref(), Some("ch_c"));
+    let fetched_alone = only!(in_any_order(&with_fetched[1..2]), PaymentIntent);
+    assert_eq!(fetched_alone.first_attempt_at, Some(seconds(1_700_000_000)), "no earlier than the intent");
+    assert_eq!(fetched_alone.succeeded_at, Some(seconds(1_700_000_000)));
     let mut alone = charge("ch_d", 1_700_000_100, "failed");
     alone["data"]["object"]["payment_intent"] = Value::Null;
     assert_eq!(numbers(&all(&[alone])), [("ch_d".to_owned(), None)], "of no intent");
+}
+
+#[test]
+fn a_row_names_the_connected_account_of_its_events() {
+    let mut told = event(
+        "evt_1",
+        "charge.succeeded",
+        1_700_000_100,
+        json!({"object": {"id": "ch_1", "object": "charge", "amount": 500, "currency": "eur", "status": "succeeded", "paid": true}}),
+    );
+    let account = |told: &Value| {
+        let state = fold([told]).into_values().find(|state| state.key().table == Table::Charges).unwrap();
+        let row = Stamped {
+            row: state.row().unwrap(),
+            account: state.account().map(str::to_owned),
+            livemode: true,
+            offset: Offset(0),
+        };
+        let batch = batch(Table::Charges, "m", &[row]).unwrap();
+        let column = batch.column_by_name("source_account").unwrap().as_string::<i32>().clone();
+        column.iter().next().flatten().map(str::to_owned)
+    };
+    assert_eq!(account(&told), None);
+    told["account"] = json!("acct_7");
+    assert_eq!(account(&told).as_deref(), Some("acct_7"));
 }
 
 #[test]

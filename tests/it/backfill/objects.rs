@@ -151,6 +151,22 @@ fn what_a_payout_pays_out_is_asked_for() {
     let pages = || provider.asked("/v1/balance_transactions").iter().filter(|a| a.query.contains_key("payout")).count();
     assert_eq!(pages(), 2, "each page once");
     drop(serving);
+    // Folded again, and told again of the payout, it is known.
+    till.json(&["rebuild"]);
+    let again = json!({"id": "po_1", "object": "payout", "created": now() - DAY, "amount": 1688, "currency": "eur",
+        "livemode": false, "status": "paid", "automatic": true, "reconciliation_status": "completed", "trace_id": "t"});
+    let unknown = json!({"id": "po_2", "object": "payout", "created": now() - DAY, "amount": 5, "currency": "eur",
+        "livemode": false, "status": "paid", "automatic": true, "reconciliation_status": "completed"});
+    provider.book().no_payouts = vec!["po_2".to_owned()];
+    let lines =
+        [event(2, "payout.updated", again), event(3, "payout.paid", unknown)].map(|e| format!("{e}\n")).concat();
+    let file = till.write("again.ndjson", lines);
+    till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+    let serving = Serving::start(&till);
+    wait("the other is asked for, of which Stripe knows nothing", Duration::from_secs(60), || pages() > 2);
+    wait("nothing is open", Duration::from_secs(60), || !is_open(&till));
+    assert_eq!(pages(), 3);
+    drop(serving);
 }
 
 /// What the doctor says of open objects, if there are any.

@@ -48,6 +48,8 @@ pub struct Book {
     pub items: BTreeMap<String, Vec<Value>>,
     /// How the paths begin that are refused, and with what.
     pub refused: Option<(&'static str, StatusCode)>,
+    /// Payouts that Stripe says it does not know.
+    pub no_payouts: Vec<String>,
     /// What there is by its own path.
     pub objects: BTreeMap<String, Value>,
     /// Klaviyo's metrics and profiles, which pages have beside the list.
@@ -156,6 +158,10 @@ async fn answer(
             )
                 .into_response(),
         };
+    }
+    if query.get("payout").is_some_and(|payout| provider.book().no_payouts.contains(payout)) {
+        let fault = json!({"error": {"code": "resource_missing", "message": "No such payout", "param": "payout"}});
+        return (StatusCode::NOT_FOUND, fault.to_string()).into_response();
     }
     let (page, window) = {
         let mut book = provider.book();
