@@ -182,13 +182,13 @@ impl Known<'_> {
         let attempts = Attempts::of(self.parts);
         row.created_at = row.created_at.or(self.mark(Mark::Seen));
         // What paid it is its last attempt.
-        let latest_at = attempts.latest.map(|(at, _)| at).filter(|at| *at != UNDATED);
+        let latest_at = attempts.latest.map(|part| part.at).filter(|at| *at != UNDATED);
         let paid_at = || latest_at.or(row.created_at).filter(|_| row.status == "succeeded");
         row.succeeded_at = self.mark(Mark::Succeeded).or_else(paid_at);
         row.canceled_at = row.canceled_at.or(self.mark(Mark::Canceled));
         row.attempts = attempts.count;
         row.first_attempt_at = attempts.first.or(row.created_at.filter(|_| attempts.count > 0));
-        row.latest_attempt_id = attempts.latest.map(|(_, id)| id.to_owned());
+        row.latest_attempt_id = attempts.latest.map(|part| part.id.clone());
         if let Some((_, _, failure)) = attempts.failure {
             row.last_error_code.clone_from(&failure.code);
             row.last_decline_code.clone_from(&failure.decline_code);
@@ -239,7 +239,7 @@ impl Known<'_> {
 struct Attempts<'a> {
     count: i64,
     first: Option<Micros>,
-    latest: Option<(Micros, &'a str)>,
+    latest: Option<&'a Part>,
     failure: Option<(Micros, &'a str, &'a Failure)>,
     session: Option<(Micros, &'a str)>,
     person: Option<PersonId>,
@@ -257,7 +257,7 @@ impl<'a> Attempts<'a> {
                 Fact::Attempt { failure, country, person, .. } => {
                     all.count += 1;
                     all.first = all.first.into_iter().chain((part.at != UNDATED).then_some(part.at)).min();
-                    all.latest = all.latest.max(Some(place));
+                    all.latest = all.latest.into_iter().chain([part]).max_by_key(|part| part.place());
                     let failed = failure.as_ref().map(|f| (part.at, part.id.as_str(), f));
                     all.failure = all.failure.take().max(failed);
                     (country, person)

@@ -158,7 +158,7 @@ impl ObjectState {
             return Vec::new();
         }
         let mut attempts: Vec<&Part> = self.parts.iter().filter(|p| matches!(p.fact, Fact::Attempt { .. })).collect();
-        attempts.sort_unstable_by_key(|attempt| (attempt.at, &attempt.id));
+        attempts.sort_unstable_by_key(|attempt| attempt.place());
         let of = |is: fn(&Fact) -> bool| self.parts.iter().filter(move |part| is(&part.fact));
         let invoices: Vec<Part> = of(|fact| matches!(fact, Fact::Invoiced)).cloned().collect();
         let sessions =
@@ -169,7 +169,7 @@ impl ObjectState {
             // An only one is the first, and need not be told.
             let numbered = (attempts.len() > 1).then(|| Part {
                 id: self.key.id.clone(),
-                at: attempt.at,
+                at: attempt.place().0,
                 fact: Fact::Numbered(no),
             });
             let parts = shared.iter().cloned().chain(numbered).collect();

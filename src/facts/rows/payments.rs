@@ -47,7 +47,7 @@ row! {
         payment_intent_id: Option<String>,
         charge_id: Option<String>,
         invoice_id: Option<String>,
-        /// Which of the attempts to pay its intent it is, in the order of their times, from 1.
+        /// Which of the attempts to pay its intent it is, in the order of their times, from 1. Of one second what failed comes first.
         attempt_no: Option<i64>,
         created_at: Option<Micros>,
         amount: i64,

@@ -478,6 +478,13 @@ fn attempts_are_numbered_in_the_order_of_their_times() {
     let fetched_alone = only!(in_any_order(&with_fetched[1..2]), PaymentIntent);
     assert_eq!(fetched_alone.first_attempt_at, Some(seconds(1_700_000_000)), "no earlier than the intent");
     assert_eq!(fetched_alone.succeeded_at, Some(seconds(1_700_000_000)));
+    // Of one second, with ids in the other order: what failed was before what paid.
+    let of_one_second =
+        [charge("ch_z", 1_700_000_100, "failed"), charge("ch_m", 1_700_000_100, "succeeded"), events[0].clone()];
+    let rows = in_any_order(&of_one_second[..2]);
+    assert_eq!(numbers(&rows), [("ch_m".to_owned(), Some(2)), ("ch_z".to_owned(), Some(1))]);
+    let later = in_any_order(&of_one_second);
+    assert_eq!(numbers(&later)[0], ("ch_b".to_owned(), Some(3)));
     let mut alone = charge("ch_d", 1_700_000_100, "failed");
     alone["data"]["object"]["payment_intent"] = Value::Null;
     assert_eq!(numbers(&all(&[alone])), [("ch_d".to_owned(), None)], "of no intent");
