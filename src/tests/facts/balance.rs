@@ -178,7 +178,7 @@ fn what_a_payout_pays_out_is_wanted_once_it_is_reconciled() {
     let want = decode(&payout("evt_2", "payout.updated", 1_700_400_000, "paid")).wanted.remove(0);
     let is_met =
         |events: &[Value]| fold(events).into_values().any(|state| *state.key() == want.key && state.meets(&want));
-    assert_eq!((is_met(&[made.clone()]), is_met(&[listed, made])), (false, true));
+    assert_eq!((is_met(std::slice::from_ref(&made)), is_met(&[listed, made])), (false, true));
 }
 
 #[test]
