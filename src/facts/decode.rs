@@ -100,7 +100,7 @@ impl std::fmt::Debug for Contact {
 pub enum DecodeError {
     #[error("event {event_id}: {field} is {value}, which is no amount: whole minor units from 0 to 2^63-1 are wanted")]
     Amount { event_id: String, field: &'static str, value: String },
-    #[error("event {event_id}: {field} is {value:?}, which is no currency: three letters are wanted, as usd")]
+    #[error("event {event_id}: {field} is {value:?}, which is no currency: a code of ISO 4217 is wanted, as usd")]
     Currency { event_id: String, field: &'static str, value: String },
     #[error("event {event_id}: {field} is missing, without which its object cannot be known")]
     Missing { event_id: String, field: &'static str },

@@ -40,7 +40,7 @@ impl Instance {
                 let (offset, event) = (event.offset, event.envelope);
                 let text = String::from_utf8_lossy(&event.payload);
                 let payload: Value = serde_json::from_str(&text).unwrap_or_else(|_| text.into());
-                let row = json!({ "log_offset": offset.0, "source": event.source, "event_id": event.event_id,
+                let row = json!({ "log_offset": offset.0, "source": event.source.as_str(), "event_id": event.event_id,
                     "type": event.event_type, "occurred_at": event.occurred_at.to_string(), "payload": payload });
                 held.push(Held { table: "raw.events".to_owned(), row });
             }
