@@ -131,10 +131,9 @@ impl ObjectState {
         lanes.map(last).collect()
     }
 
-    /// The account at the provider that the object is of, where its events name one.
+    /// The account at the provider that the object is of, where what leads names one.
     pub fn account(&self) -> Option<&str> {
-        let (sight, _) = self.leading().pop()?;
-        sight.account.as_deref()
+        self.sights.iter().rev().find_map(|sight| sight.account.as_deref())
     }
 
     /// The object's one row; `None` while only other objects spoke of it.

@@ -48,10 +48,13 @@ impl Truth {
     fn count_shared_phones(&mut self, crowd: &[Member], live: impl Fn(u32) -> bool, person: impl Fn(u32) -> Person) {
         for index in 0..crowd.len() as u32 {
             let household = Person::household(index);
+            if household.start != index {
+                continue;
+            }
             let members = crowd.get(index as usize..household.end.min(crowd.len() as u32) as usize).unwrap_or_default();
             let told: Vec<i64> =
                 members.iter().map(|m| m.people().filter(|r| r & reached::PHONE != 0).count() as i64).collect();
-            if household.start != index || told.iter().sum::<i64>() < 2 {
+            if told.iter().sum::<i64>() < 2 {
                 continue;
             }
             let mut people: BTreeMap<(bool, String), i64> = BTreeMap::new();

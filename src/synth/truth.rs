@@ -27,6 +27,7 @@
 //!   none.
 //! - **interval** of a subscription: a span of whole seconds in which neither its status nor its being canceled changed.
 //! - **shared phone**: shown with several people.
+//! - **unmerged**: identifiers less people less merges, which is nought: of a person's identifiers all but one are merged.
 //! - **consent**: the latest statement for a person and channel.
 
 use std::collections::BTreeMap;

@@ -130,6 +130,10 @@ fn who_is_forgotten_is_named_nowhere_and_counted_everywhere() {
         till.sql(&format!("SELECT person_id, email_hash FROM core.people WHERE email_hash = email_hash('{email}')"));
     let (person, hash) = (person[0]["person_id"].as_str().unwrap(), person[0]["email_hash"].as_str().unwrap());
     let (before, files) = (till.facts(), parquet(&till));
+    let of_customer =
+        format!("SELECT klaviyo_profile_id, erased_at FROM core.customers WHERE customer_id = '{customer}'");
+    let told = till.sql(&of_customer);
+    assert!(!told[0]["klaviyo_profile_id"].is_null() && told[0]["erased_at"].is_null(), "{told:?}");
     let kept = holding(&till, &email);
     assert_eq!((holding(&till, "Medlar Row"), till.count("core.checkouts WHERE cart_id LIKE 'email:%'")), (1, 1));
     let exported = till.run(&["--quiet", "export", &email]);
@@ -159,8 +163,6 @@ fn who_is_forgotten_is_named_nowhere_and_counted_everywhere() {
     );
     let barred = format!("ops.suppressions WHERE destination_hash = '{hash}' AND reason = 'erased'");
     assert_eq!(till.count(&barred), 1);
-    let of_customer =
-        format!("SELECT klaviyo_profile_id, erased_at FROM core.customers WHERE customer_id = '{customer}'");
     let told = till.sql(&of_customer);
     assert!(told[0]["klaviyo_profile_id"].is_null() && !told[0]["erased_at"].is_null(), "{told:?}");
     let after = till.facts();

@@ -82,7 +82,7 @@ row! {
         three_ds_eci: Option<String>,
         three_ds_exemption: Option<String>,
         /// Who began it: `true`, the merchant, where Stripe took the money by itself, as for a renewal; `false`, the customer,
-        /// where they paid within a checkout session, or were asked by their bank meanwhile; else it is not known.
+        /// where the intent is paid within a checkout session, or their bank asked them meanwhile; else it is not known.
         is_off_session: Option<bool>,
         customer_id: Option<String>,
         person_id: Option<PersonId>,

@@ -101,6 +101,13 @@ pub struct Page {
     pub reached: Option<Micros>,
 }
 
+impl Page {
+    /// False of the page before once more, which was asked for by `after`: to go on from it would be to go round for ever.
+    fn leads_on(&self, after: Option<&str>) -> bool {
+        self.next.is_none() || self.next.as_deref() != after
+    }
+}
+
 /// Why a page could not be had. None of these shows a key.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -125,6 +132,8 @@ pub enum ApiError {
 fn later(wait: Option<Duration>) -> String {
     wait.map(|w| format!("; it wants no request for {} s", w.as_secs())).unwrap_or_default()
 }
+/// Why such a page is none.
+const STUCK_PAGE: &str = "it leads to itself";
 
 /// Tries enough to bridge a minute's outage; what lasts longer is for the caller, who has kept what came.
 const RETRY: net::Retry =
@@ -159,13 +168,12 @@ impl Api {
                 Api::Stripe(api) => api.page(leg, after).await?,
                 Api::Klaviyo(api) => api.page(leg, after).await?,
             };
-            // The page before once more: to go on from it would be to go round for ever.
-            if page.next.is_none() || page.next.as_deref() != after {
+            if page.leads_on(after) {
                 return Ok(page);
             }
             if tries == STUCK_TRIES {
                 let (provider, path) = self.place(leg.list);
-                return Err(ApiError::NoPage { provider, path, why: "it leads to itself".to_owned() });
+                return Err(ApiError::NoPage { provider, path, why: STUCK_PAGE.to_owned() });
             }
             tokio::time::sleep(STUCK.wait(tries)).await;
             tries += 1;

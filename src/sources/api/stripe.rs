@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 
-use super::{ApiError, Leg, List, Page, Window, ask, client, envelope, with_query};
+use super::{ApiError, Leg, List, Page, STUCK_PAGE, Window, ask, client, envelope, with_query};
 use crate::{
     base::{Digest, Envelope, Micros, Source, time::DAY},
     config::{self, BaseUrl, Secret},
@@ -236,13 +236,7 @@ impl StripeApi {
         let asked_at = asked_at(&response, now);
         let listed = (List::StripeBalanceTransactions, Some(payout));
         let mut page = read(listed, &response.body, self.live, asked_at, now)
-            .and_then(|page| {
-                if page.next.is_some() && page.next.as_deref() == after {
-                    Err("it leads to itself".to_owned())
-                } else {
-                    Ok(page)
-                }
-            })
+            .and_then(|page| if page.leads_on(after) { Ok(page) } else { Err(STUCK_PAGE.to_owned()) })
             .map_err(|why| ApiError::NoPage { provider: PROVIDER, path, why })?;
         if page.next.is_none() {
             let word = json!({"id": format!("listed:{payout}"), "object": "event", "type": LISTED, "livemode": self.live,
