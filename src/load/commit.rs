@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 
 use super::{
     LoadError, Loaded, NEXT, STAGE, TABLES, blocking,
-    fold::{Folded, Folder},
+    fold::Folder,
+    folded::Folded,
     pending::{Parts, Pending},
     recall,
 };

@@ -5,27 +5,25 @@
 //! ([`Folded::store`]). The same events over the same state always give the same answer, and over a part of the state that
 //! they lead to the whole of it, so what was cut off by a crash is simply folded again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, hash_map::Entry},
-    sync::Arc,
-};
+use std::{collections::hash_map::Entry, sync::Arc};
 
 use ahash::{HashMap, HashSet};
 use bytes::Bytes;
 
 use super::{
     LoadError,
+    folded::{Change, Changes, Folded, sort},
     forgotten::Forgotten,
-    people::{self, People},
+    people,
     wanted::Wanted,
 };
 use crate::{
     base::{Logged, Offset},
     facts::{
-        Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped, Table, Want,
+        Contact, DecodeError, Decoded, Decoder, ObjectKey, ObjectState, Stamped,
         raw::{self, Quarantined},
     },
-    store::{Batch, Keyspace, Store, StoreError, Vault},
+    store::{Keyspace, Store, StoreError, Vault},
 };
 
 /// The keyspace of the states of objects.
@@ -33,45 +31,18 @@ pub(super) const OBJECTS: &str = "objects";
 
 /// Entries a batch when state is copied: its journal record stays a few MB.
 const ADOPTED_AT_ONCE: usize = 10_000;
-/// Objects a batch: the store takes one batch at a time, and others have some too.
-const STORED_AT_ONCE: usize = 2_000;
-
 /// What folding needs: how to read a payload, and where state lies.
 pub struct Folder {
     pub(super) decoder: Decoder,
     merchant_id: Arc<str>,
-    objects: Keyspace,
+    pub(super) objects: Keyspace,
     pub(super) people: Keyspace,
     /// Offsets of events that no fact could be made of when they were loaded, and that nothing has mended since.
-    undecodable: Keyspace,
-    wanted: Wanted,
+    pub(super) undecodable: Keyspace,
+    pub(super) wanted: Wanted,
     vault: Vault,
     pub(super) forgotten: Forgotten,
-    store: Store,
-}
-
-/// A row, and the offset of the first event that its object's state holds: it tells a new object from a known one.
-/// `None` where that is not known.
-#[derive(Debug, Clone)]
-pub struct Change {
-    pub row: Stamped,
-    pub first: Option<Offset>,
-}
-
-/// Rows by the table that they belong to, in the order of their offsets.
-pub type Changes = BTreeMap<Table, Vec<Change>>;
-
-/// State that events led to and that is not stored yet.
-#[derive(Default)]
-pub struct Folded {
-    objects: HashMap<ObjectKey, ObjectState>,
-    pub(super) people: People,
-    /// Whether the event at an offset is undecodable, where that changed.
-    undecodable: BTreeMap<Offset, bool>,
-    /// What single events left open.
-    wanted: BTreeSet<Want>,
-    /// State before this that is on its way to the store.
-    pub(super) below: Option<Arc<Folded>>,
+    pub(super) store: Store,
 }
 
 /// What one run of events brought.
@@ -87,7 +58,7 @@ pub struct Run {
     /// What stays of payloads that came of people who had asked to be forgotten before.
     redacted: HashMap<Offset, Bytes>,
     /// Objects whose state changed.
-    touched: HashSet<ObjectKey>,
+    pub(super) touched: HashSet<ObjectKey>,
 }
 
 impl Run {
@@ -315,197 +286,5 @@ impl Folder {
             }
             all
         })
-    }
-}
-
-impl Folded {
-    /// What it lacks is read from `below` before the store.
-    pub fn over(&mut self, below: Option<Arc<Folded>>) {
-        self.below = below;
-    }
-
-    /// The newest row of every object and person that the events changed.
-    pub fn rows(&self) -> Changes {
-        by_table(self.objects.values().filter_map(changed_row).chain(self.people.rows()))
-    }
-
-    /// Those of them that `run`, the last one folded, changed.
-    pub fn rows_of(&mut self, run: &Run) -> Changes {
-        let people = self.people.fresh_rows();
-        let objects = run.touched.iter().filter_map(|key| self.objects.get(key)).filter_map(changed_row);
-        by_table(objects.chain(people))
-    }
-
-    /// Stores the state and puts what is to go with the loader's position into `batch`. To be called when the tables hold
-    /// the rows: a state that is ahead of the position takes in the same events again, and is the same.
-    ///
-    /// Objects go before, in batches, with `gently` each synced before the next: the disk then never has so much to write at
-    /// once that others wait for it.
-    pub fn store(&self, folder: &Folder, gently: bool, batch: &mut Batch) -> Result<(), LoadError> {
-        let mut objects = self.in_order().into_iter().peekable();
-        while objects.peek().is_some() {
-            let mut some = folder.store.batch();
-            for (key, state) in objects.by_ref().take(STORED_AT_ONCE) {
-                some.put(&folder.objects, key, state.to_bytes()?);
-                state.undecided().iter().for_each(|want| folder.wanted.add(want, &mut some));
-            }
-            some.commit()?;
-            if gently {
-                folder.store.sync()?;
-            }
-        }
-        self.wanted.iter().for_each(|want| folder.wanted.add(want, batch));
-        // That an event is mended must not be known before what it says is.
-        for (offset, undecodable) in &self.undecodable {
-            match undecodable {
-                true => batch.put(&folder.undecodable, offset.0.to_be_bytes(), []),
-                false => batch.delete(&folder.undecodable, offset.0.to_be_bytes()),
-            }
-        }
-        self.people.store_changes(&folder.people, batch)
-    }
-
-    /// The objects, neighbours in the store's tree one after the other, the last first. An object's echoes are told only when
-    /// it changes ([`ObjectState::echoes`]), so those that hear them must not be stored after it: who tells is an intent, and
-    /// intents are the first table.
-    fn in_order(&self) -> Vec<(Vec<u8>, &ObjectState)> {
-        let mut objects: Vec<_> = self.objects.iter().map(|(key, state)| (key.to_bytes(), state)).collect();
-        objects.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
-        objects
-    }
-}
-
-fn by_table(rows: impl Iterator<Item = Change>) -> Changes {
-    let mut all = Changes::new();
-    for change in rows {
-        all.entry(change.row.row.table()).or_default().push(change);
-    }
-    sort(&mut all);
-    all
-}
-
-fn sort(changes: &mut Changes) {
-    for changes in changes.values_mut() {
-        changes.sort_by_key(|c| c.row.offset);
-    }
-}
-
-fn changed_row(state: &ObjectState) -> Option<Change> {
-    stamped(state).map(|row| Change { row, first: state.first_offset() })
-}
-
-fn stamped(state: &ObjectState) -> Option<Stamped> {
-    let (row, offset) = (state.row()?, state.last_offset()?);
-    let account = state.account().map(str::to_owned);
-    Some(Stamped { row, account, livemode: state.key().livemode, offset })
-}
-
-/// Every row of the folded tables, a table after the other, from all state that the store holds.
-pub fn all_rows(folder: &Folder) -> impl Iterator<Item = Result<Stamped, LoadError>> + use<> {
-    let objects = folder.objects.prefix(b"").filter_map(|entry| {
-        let read = || -> Result<Option<Stamped>, LoadError> {
-            let (_, bytes) = entry?;
-            Ok(stamped(&ObjectState::from_bytes(bytes.as_ref())?))
-        };
-        read().transpose()
-    });
-    let people = people::all_rows(&folder.people).flat_map(|rows| match rows {
-        Ok(rows) => rows.into_iter().map(Ok).collect(),
-        Err(error) => vec![Err(error)],
-    });
-    objects.chain(people)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        base::{Micros, Pseudonymizer, SharedAddresses, Source},
-        tests::facts::envelope,
-    };
-
-    fn event(offset: u64, kind: &str, object: &str) -> Logged {
-        let payload = format!(r#"{{"id":"evt_{offset}","type":"{kind}","data":{{"object":{object}}}}}"#);
-        let at = Micros::from_seconds(1_700_000_000 + offset as i64).unwrap();
-        let envelope = envelope(Source::Stripe, &format!("evt_{offset}"), kind, at, &payload);
-        Logged { offset: Offset(offset), envelope }
-    }
-
-    /// An intent whose charge hears from it alone which invoice it is of.
-    fn paid() -> [Logged; 3] {
-        let made = r#""created":1700000000,"amount":1200,"currency":"eur","status":"succeeded""#;
-        [
-            event(
-                0,
-                "charge.succeeded",
-                &format!(r#"{{"id":"ch_1","object":"charge","payment_intent":"pi_1",{made}}}"#),
-            ),
-            event(
-                1,
-                "payment_intent.succeeded",
-                &format!(r#"{{"id":"pi_1","object":"payment_intent","latest_charge":"ch_1",{made}}}"#),
-            ),
-            event(
-                2,
-                "invoice_payment.paid",
-                r#"{"id":"inpay_1","object":"invoice_payment","amount_paid":1200,"created":1700000000,"currency":"eur",
-                    "invoice":"in_1","payment":{"payment_intent":"pi_1","type":"payment_intent"},"status":"paid"}"#,
-            ),
-        ]
-    }
-
-    struct Home {
-        store: Store,
-        folder: Folder,
-        _dir: tempfile::TempDir,
-    }
-
-    impl Home {
-        fn new() -> Home {
-            let dir = tempfile::tempdir().unwrap();
-            let store = Store::open(&dir.path().join("state")).unwrap();
-            let vault = Vault::new(&store, &[7; 32]).unwrap();
-            let decoder = Decoder::new(Pseudonymizer::new(&[7; 32]), None, SharedAddresses::default());
-            Home { folder: Folder::open(&store, vault, decoder, "m").unwrap(), store, _dir: dir }
-        }
-
-        fn folded(&self) -> Folded {
-            let mut folded = Folded::default();
-            self.folder.fold(&mut folded, &paid(), &[]).unwrap();
-            folded
-        }
-
-        /// All that is stored once the events were folded to their end.
-        fn at_the_end(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-            let mut batch = self.store.batch();
-            self.folded().store(&self.folder, false, &mut batch).unwrap();
-            batch.commit().unwrap();
-            let entries = self.folder.objects.prefix(b"").chain(self.folder.people.prefix(b""));
-            entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
-        }
-    }
-
-    #[test]
-    fn state_that_was_stored_in_part_is_whole_when_the_events_are_folded_again() {
-        let whole = Home::new().at_the_end();
-        let invoice_of = |state: &[(Vec<u8>, Vec<u8>)]| {
-            let charge =
-                state.iter().find(|(key, _)| key.ends_with(b"ch_1") && key[0] == Table::Charges as u8).unwrap();
-            let row = ObjectState::from_bytes(&charge.1).unwrap().row();
-            matches!(row, Some(crate::facts::Row::Charge(charge)) if charge.invoice_id.as_deref() == Some("in_1"))
-        };
-        assert!(invoice_of(&whole), "the charge heard it");
-        let objects = Home::new().folded().in_order().len();
-        assert!(objects > 2);
-        for cut in 0..=objects {
-            let home = Home::new();
-            let folded = home.folded();
-            let mut batch = home.store.batch();
-            for (key, state) in folded.in_order().into_iter().take(cut) {
-                batch.put(&home.folder.objects, key, state.to_bytes().unwrap());
-            }
-            batch.commit().unwrap();
-            assert_eq!(home.at_the_end(), whole, "the first {cut} of {objects} were stored");
-        }
     }
 }

@@ -11,11 +11,7 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt;
 
-use super::{
-    LoadError,
-    fold::{Folded, Folder},
-    recall, unreadable,
-};
+use super::{LoadError, fold::Folder, folded::Folded, recall, unreadable};
 use crate::{
     base::{Envelope, Logged, Offset},
     facts::{

@@ -10,6 +10,7 @@
 mod commit;
 mod erase;
 mod fold;
+mod folded;
 mod forgotten;
 mod pending;
 mod people;

@@ -10,7 +10,8 @@ use std::{
 
 use super::{
     LoadError, Loaded, STAGE,
-    fold::{Changes, Folded, Folder},
+    fold::Folder,
+    folded::{Changes, Folded},
     publish::{self, Appends},
 };
 use crate::{

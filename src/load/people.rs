@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ahash::HashMap;
 
-use super::{LoadError, fold::Change};
+use super::{LoadError, folded::Change};
 use crate::{
     base::{Micros, Offset, PersonId},
     facts::{

@@ -10,7 +10,7 @@ use futures::{StreamExt, stream};
 
 use super::{
     LoadError, STAGE,
-    fold::{Change, Changes},
+    folded::{Change, Changes},
 };
 use crate::{
     base::{Logged, Offset},

@@ -19,7 +19,8 @@ use futures::StreamExt;
 
 use super::{
     LoadError, Loader,
-    fold::{self, Folded, Folder},
+    fold::Folder,
+    folded::{self, Folded},
     recall, unreadable,
 };
 use crate::{
@@ -125,7 +126,7 @@ impl Refolded {
 
     /// The folded tables, from the state that all events led to.
     async fn write_folded(&self, chunk: &mut i64) -> Result<(), LoadError> {
-        let mut all = fold::all_rows(&self.folder);
+        let mut all = folded::all_rows(&self.folder);
         let mut waiting: BTreeMap<Table, Vec<Stamped>> = BTreeMap::new();
         while let Some((table, rows)) = tokio::task::block_in_place(|| next_chunk(&mut all, &mut waiting))? {
             self.append(table, &rows, chunk).await?;

@@ -17,7 +17,7 @@ use datafusion::{
 use futures::StreamExt;
 
 use super::{
-    BATCH_BYTES, LoadError, Loader, PROGRESS, STAGE, TABLES, blocking, fold::Folded, publish::raw_appends,
+    BATCH_BYTES, LoadError, Loader, PROGRESS, STAGE, TABLES, blocking, folded::Folded, publish::raw_appends,
     rebuild::REBUILDING, unreadable,
 };
 use crate::{

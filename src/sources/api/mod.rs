@@ -132,8 +132,6 @@ pub enum ApiError {
 fn later(wait: Option<Duration>) -> String {
     wait.map(|w| format!("; it wants no request for {} s", w.as_secs())).unwrap_or_default()
 }
-/// Why such a page is none.
-const STUCK_PAGE: &str = "it leads to itself";
 
 /// Tries enough to bridge a minute's outage; what lasts longer is for the caller, who has kept what came.
 const RETRY: net::Retry =
@@ -143,6 +141,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// A proxy that serves an old page for a new one does so for a moment.
 const STUCK_TRIES: u32 = 4;
 const STUCK: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(4) };
+/// Why such a page is none.
+const STUCK_PAGE: &str = "it leads to itself";
 
 impl Api {
     pub fn source(&self) -> Source {

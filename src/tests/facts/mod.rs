@@ -1,6 +1,7 @@
 //! From payloads to rows: what events of every version and source say, and that no order of them changes it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod attempts;
 mod balance;
 mod billing;
 mod drift;
