@@ -5,7 +5,7 @@
 //! union of trees, so components can be joined in any order. Two identifiers became one person at the latest link of
 //! the path between them, whenever we heard of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -113,12 +113,6 @@ pub struct IdentityClaim {
     pub erases: bool,
 }
 
-impl IdentityClaim {
-    fn tells<T: Clone>(&self, value: &Option<T>) -> Last<T> {
-        value.clone().map(|value| (self.at, value))
-    }
-}
-
 /// What was told last, and when. Of what was told at one time the greatest.
 type Last<T> = Option<(Micros, T)>;
 
@@ -141,19 +135,10 @@ struct Node {
 
 impl Node {
     fn of(claim: &IdentityClaim, identifier: &Identifier) -> Node {
-        let told = &claim.attributes;
-        Node {
-            erased: claim.erases.then_some(claim.at),
-            email: claim.tells(&told.email_hash),
-            phone: claim.tells(&told.phone),
-            phone_problem: claim.tells(&told.phone_problem),
-            country: claim.tells(&told.country),
-            locale: claim.tells(&told.locale),
-            timezone: claim.tells(&told.timezone),
-            currency: claim.tells(&told.currency),
-            // To be forgotten is not to be seen.
-            ..Node::named(identifier.clone(), claim.at, if claim.erases { Micros(i64::MIN) } else { claim.at })
-        }
+        // To be forgotten is not to be seen.
+        let mut node = Node::named(identifier.clone(), claim.at, Micros(i64::MIN));
+        node.hear(claim);
+        node
     }
 
     /// Of whom nothing is told.
@@ -170,6 +155,27 @@ impl Node {
             timezone: None,
             currency: None,
             erased: None,
+        }
+    }
+
+    /// Takes in a claim that names the identifier: as merging with the node that it alone makes, without making one.
+    fn hear(&mut self, claim: &IdentityClaim) {
+        self.first_seen = self.first_seen.min(claim.at);
+        if claim.erases {
+            self.erased = Some(self.erased.map_or(claim.at, |erased| erased.min(claim.at)));
+        } else {
+            self.last_seen = self.last_seen.max(claim.at);
+        }
+        let told = &claim.attributes;
+        hear(&mut self.email, claim.at, &told.email_hash);
+        hear(&mut self.phone, claim.at, &told.phone);
+        hear(&mut self.phone_problem, claim.at, &told.phone_problem);
+        hear(&mut self.country, claim.at, &told.country);
+        hear(&mut self.locale, claim.at, &told.locale);
+        hear(&mut self.timezone, claim.at, &told.timezone);
+        hear(&mut self.currency, claim.at, &told.currency);
+        if self.erased.is_some() {
+            self.forget();
         }
     }
 
@@ -206,6 +212,16 @@ fn later<T: Ord>(mine: &mut Last<T>, theirs: Last<T>) {
     *mine = mine.take().max(theirs);
 }
 
+/// [`later`] of what is told at `at`, which most often is what is known.
+fn hear<T: Ord + Clone>(mine: &mut Last<T>, at: Micros, told: &Option<T>) {
+    let Some(told) = told else { return };
+    match mine {
+        Some((since, known)) if known == told => *since = at.max(*since),
+        Some((since, known)) if (at, told) < (*since, known) => {}
+        _ => *mine = Some((at, told.clone())),
+    }
+}
+
 fn time<T>(told: &Last<T>) -> Option<Micros> {
     told.as_ref().map(|(at, _)| *at)
 }
@@ -233,27 +249,22 @@ pub struct Component {
 
 impl Component {
     /// The components that the claim's identifiers belong to, and the claim, as one.
-    pub fn join(mut components: Vec<Component>, claim: &IdentityClaim) -> Component {
-        // Most claims say again what is known.
-        if let [only] = &mut components[..]
-            && only.confirm(claim)
-        {
-            return std::mem::take(only);
-        }
+    pub fn join(components: Vec<Component>, claim: &IdentityClaim) -> Component {
         let mut nodes: BTreeMap<Identifier, Node> = BTreeMap::new();
-        let claimed = claim.identifiers.iter().map(|i| Node::of(claim, i));
         let mut links: Vec<Link> = star(claim);
-        let mut before = Vec::new();
         for component in components {
             links.extend(component.links);
-            before.extend(component.nodes);
-        }
-        for node in before.into_iter().chain(claimed) {
-            match nodes.get_mut(&node.identifier) {
-                Some(known) => known.merge(node),
-                None => {
-                    nodes.insert(node.identifier.clone(), node);
+            for node in component.nodes {
+                match nodes.get_mut(&node.identifier) {
+                    Some(known) => known.merge(node),
+                    None => drop(nodes.insert(node.identifier.clone(), node)),
                 }
+            }
+        }
+        for identifier in &claim.identifiers {
+            match nodes.get_mut(identifier) {
+                Some(known) => known.hear(claim),
+                None => drop(nodes.insert(identifier.clone(), Node::of(claim, identifier))),
             }
         }
         let nodes: Vec<Node> = nodes.into_values().collect();
@@ -261,18 +272,30 @@ impl Component {
         Component { nodes, links }
     }
 
-    /// Takes in a claim that names only identifiers of this component, later than all that links them: it changes when they
-    /// were seen and what is told of them, and no link. False, and nothing is changed, where it is not such a claim.
-    fn confirm(&mut self, claim: &IdentityClaim) -> bool {
-        if self.links.last().is_some_and(|newest| claim.at <= newest.at) {
-            return false;
-        }
+    /// Takes in a claim that links nothing anew, as most do: it names only identifiers of this component, each linked to its
+    /// best before, or later than all that links them. It changes when they were seen and what is told of them, and no link.
+    /// False, and nothing is changed, where it is not such a claim.
+    pub fn confirm(&mut self, claim: &IdentityClaim) -> bool {
         let places: Option<Vec<usize>> = claim.identifiers.iter().map(|i| self.find(i)).collect();
-        let Some(places) = places else { return false };
-        for (identifier, place) in claim.identifiers.iter().zip(places) {
-            self.nodes[place].merge(Node::of(claim, identifier));
+        let Some(places) = places.filter(|_| self.links_all_of(claim)) else { return false };
+        for place in places {
+            self.nodes[place].hear(claim);
         }
         true
+    }
+
+    /// Whether the claim's links would not be among the earliest.
+    fn links_all_of(&self, claim: &IdentityClaim) -> bool {
+        let Some((best, rest)) = claim.identifiers.split_first() else { return true };
+        let is_known =
+            |other: &Identifier| self.links.iter().any(|l| l.at <= claim.at && l.a == *best && l.b == *other);
+        self.links.last().is_none_or(|newest| claim.at > newest.at) || rest.iter().all(is_known)
+    }
+
+    /// Whether each of the identifiers was last told with this phone.
+    pub fn is_reached_by(&self, phone: &Phone, identifiers: &[Identifier]) -> bool {
+        let has = |i| self.find(i).and_then(|place| self.nodes[place].phone.as_ref()).is_some_and(|(_, p)| p == phone);
+        identifiers.iter().all(has)
     }
 
     fn find(&self, identifier: &Identifier) -> Option<usize> {
@@ -311,7 +334,13 @@ impl Component {
     }
 
     pub fn identity_rows(&self) -> Vec<Identity> {
-        self.nodes.iter().map(identity_row).collect()
+        self.nodes.iter().map(|node| identity_row(node, node.identifier.id())).collect()
+    }
+
+    /// Those of the identifiers of these names.
+    pub fn identity_rows_of(&self, names: &BTreeSet<String>) -> Vec<Identity> {
+        let named = self.nodes.iter().map(|node| (node, node.identifier.id())).filter(|(_, id)| names.contains(id));
+        named.map(|(node, id)| identity_row(node, id)).collect()
     }
 
     pub fn merge_rows(&self) -> Vec<PersonMerge> {
@@ -386,10 +415,10 @@ impl Sets {
     }
 }
 
-fn identity_row(node: &Node) -> Identity {
+fn identity_row(node: &Node, identity_id: String) -> Identity {
     let (phone, problem) = (value(&node.phone), node.phone_problem());
     Identity {
-        identity_id: node.identifier.id(),
+        identity_id,
         kind: node.identifier.kind.as_str().to_owned(),
         value_hash: node.identifier.value_hash.clone(),
         person_id: node.identifier.seed.clone(),

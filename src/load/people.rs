@@ -31,6 +31,8 @@ pub struct People {
     slots: Vec<Slot>,
     /// Roots whose components were joined to others.
     gone: BTreeSet<String>,
+    /// Identifiers that are new, or whose components were joined to others.
+    moved: BTreeSet<String>,
     /// Slots that claims came to since [`People::fresh_rows`] was last asked.
     touched: BTreeSet<usize>,
 }
@@ -41,15 +43,22 @@ struct Slot {
     livemode: bool,
     component: Component,
     last: Offset,
-    /// Merges that the tables know already.
-    known: BTreeSet<(PersonId, PersonId, Micros)>,
-    /// The keys of phones that the store has, or will have by what is below.
-    phones: BTreeSet<String>,
+    /// As they were before this batch, where it may have changed them.
+    before: Option<Before>,
     /// Identifiers that this batch named, and those of them that no fresh rows told of yet.
     named: BTreeSet<String>,
     fresh: BTreeSet<String>,
     /// Identifiers that nobody named before this batch, and where it named them first.
     new: BTreeMap<String, Offset>,
+}
+
+/// What of a component is kept elsewhere too.
+#[derive(Default)]
+struct Before {
+    /// Merges that the tables know already.
+    merges: BTreeSet<(PersonId, PersonId, Micros)>,
+    /// The keys of phones that the store has, or will have by what is below.
+    phones: BTreeSet<String>,
 }
 
 impl People {
@@ -79,25 +88,12 @@ impl People {
                 self.slots.len() - 1
             }
         };
-        let mut parts = vec![std::mem::take(&mut self.slots[home].component)];
-        for other in homes {
-            let joined = std::mem::take(&mut self.slots[other].component);
-            for identifier in joined.identifiers() {
-                self.homes.insert(format!("{world}{}", identifier.id()), home);
-            }
-            parts.push(joined);
-            self.gone.insert(std::mem::take(&mut self.slots[other].root));
-            let Slot { known, phones, named, fresh, new, .. } = std::mem::take(&mut self.slots[other]);
-            self.slots[home].known.extend(known);
-            self.slots[home].phones.extend(phones);
-            self.slots[home].named.extend(named);
-            self.slots[home].fresh.extend(fresh);
-            self.slots[home].new.extend(new);
+        let others: Vec<usize> = homes.collect();
+        if !others.is_empty() || !new.is_empty() || !self.slots[home].confirm(claim) {
+            self.link(home, others, claim, &new, offset);
         }
         let slot = &mut self.slots[home];
-        slot.component = Component::join(parts, claim);
         slot.last = slot.last.max(offset);
-        slot.new.extend(new.into_iter().map(|name| (name, offset)));
         for name in names {
             slot.named.insert(name[1..].to_owned());
             slot.fresh.insert(name[1..].to_owned());
@@ -105,6 +101,36 @@ impl People {
         }
         self.touched.insert(home);
         Ok(())
+    }
+
+    /// Makes one component of that at `home` and those at `others`, by a claim that names identifiers which are `new`.
+    fn link(&mut self, home: usize, others: Vec<usize>, claim: &IdentityClaim, new: &[String], offset: Offset) {
+        let world = world(claim.livemode);
+        self.slots[home].remember();
+        let mut parts = vec![std::mem::take(&mut self.slots[home].component)];
+        for other in others {
+            let mut joined = std::mem::take(&mut self.slots[other]);
+            joined.remember();
+            for identifier in joined.component.identifiers() {
+                let name = format!("{world}{}", identifier.id());
+                self.homes.insert(name.clone(), home);
+                self.moved.insert(name);
+            }
+            parts.push(joined.component);
+            self.gone.insert(joined.root);
+            let slot = &mut self.slots[home];
+            if let (Some(before), Some(theirs)) = (&mut slot.before, joined.before) {
+                before.merges.extend(theirs.merges);
+                before.phones.extend(theirs.phones);
+            }
+            slot.named.extend(joined.named);
+            slot.fresh.extend(joined.fresh);
+            slot.new.extend(joined.new);
+        }
+        self.moved.extend(new.iter().map(|name| format!("{world}{name}")));
+        let slot = &mut self.slots[home];
+        slot.new.extend(new.iter().map(|name| (name.clone(), offset)));
+        slot.component = Component::join(parts, claim);
     }
 
     /// Where the component of an identifier lies, read on first sight.
@@ -156,18 +182,20 @@ impl People {
         for root in &self.gone {
             batch.delete(store, format!("c{root}").into_bytes());
         }
-        let mut homes: Vec<_> = self.homes.iter().collect();
-        homes.sort_unstable();
-        for (name, home) in homes {
-            batch.put(store, format!("i{name}").into_bytes(), self.slots[*home].root.as_bytes());
+        for name in &self.moved {
+            if let Some(home) = self.homes.get(name) {
+                batch.put(store, format!("i{name}").into_bytes(), self.slots[*home].root.as_bytes());
+            }
         }
-        for slot in self.slots.iter().filter(|s| s.component.identifiers().len() > 0) {
+        for slot in self.slots.iter().filter(|s| !s.named.is_empty()) {
             let mut value = slot.last.0.to_be_bytes().to_vec();
             value.extend(slot.component.to_bytes().map_err(state_error)?);
             batch.put(store, format!("c{}", slot.root).into_bytes(), value);
-            let phones = phone_keys(slot.livemode, &slot.component);
-            slot.phones.difference(&phones).for_each(|left| batch.delete(store, left.as_bytes()));
-            phones.difference(&slot.phones).for_each(|new| batch.put(store, new.as_bytes(), []));
+            if let Some(before) = &slot.before {
+                let phones = phone_keys(slot.livemode, &slot.component);
+                before.phones.difference(&phones).for_each(|left| batch.delete(store, left.as_bytes()));
+                phones.difference(&before.phones).for_each(|new| batch.put(store, new.as_bytes(), []));
+            }
         }
         Ok(())
     }
@@ -175,19 +203,34 @@ impl People {
 
 impl Slot {
     fn new(root: String, livemode: bool, component: Component, last: Offset) -> Slot {
-        let known = component.merges().into_iter().collect();
-        let phones = phone_keys(livemode, &component);
-        Slot { root, livemode, component, last, known, phones, ..Slot::default() }
+        Slot { root, livemode, component, last, ..Slot::default() }
+    }
+
+    /// To be called before links change, or phones.
+    fn remember(&mut self) {
+        let merges = || self.component.merges().into_iter().collect();
+        let before = || Before { merges: merges(), phones: phone_keys(self.livemode, &self.component) };
+        if self.before.is_none() {
+            self.before = Some(before());
+        }
+    }
+
+    /// See [`Component::confirm`].
+    fn confirm(&mut self, claim: &IdentityClaim) -> bool {
+        let told = claim.attributes.phone.as_ref();
+        if claim.erases || told.is_some_and(|phone| !self.component.is_reached_by(phone, &claim.identifiers)) {
+            self.remember();
+        }
+        self.component.confirm(claim)
     }
 
     fn rows(&self, named: &BTreeSet<String>) -> impl Iterator<Item = Change> + use<> {
-        let named = self.component.identity_rows().into_iter().filter(|r| named.contains(&r.identity_id));
+        let named = self.component.identity_rows_of(named).into_iter();
         let named = named.map(|row| (self.new.get(&row.identity_id).copied(), Row::from(row)));
-        let merges = self
-            .component
-            .merge_rows()
-            .into_iter()
-            .filter(|m| !self.known.contains(&(m.old.clone(), m.new.clone(), m.merged_at)));
+        let merges = self.before.iter().flat_map(|before| {
+            let rows = self.component.merge_rows().into_iter();
+            rows.filter(|m| !before.merges.contains(&(m.old.clone(), m.new.clone(), m.merged_at)))
+        });
         let rows: Vec<_> = named.chain(merges.map(|row| (None, Row::from(row)))).collect();
         let (livemode, offset) = (self.livemode, self.last);
         rows.into_iter()
@@ -312,5 +355,57 @@ mod tests {
         let (counts, one_by_one) = admitted(&each, &["p1", "p2"]);
         assert_eq!(counts, [[1, 0], [2, 0], [1, 1], [2, 1], [1, 1]]);
         assert_eq!(admitted(&[&claims], &["p1", "p2"]), (vec![vec![1, 1]], one_by_one));
+    }
+
+    /// What is stored of claims of which the first are on their way to the store while the others are folded: identifiers with
+    /// their components, whatever roots are called, and phones.
+    fn stored(first: &[IdentityClaim], others: &[IdentityClaim]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        let keyspace = store.keyspace(PEOPLE).unwrap();
+        let (mut below, mut people) = (People::default(), People::default());
+        for claim in first {
+            below.join((&keyspace, None), claim, Offset(0)).unwrap();
+        }
+        for claim in others {
+            people.join((&keyspace, Some(&below)), claim, Offset(0)).unwrap();
+        }
+        for people in [below, people] {
+            let mut batch = store.batch();
+            people.store_changes(&keyspace, &mut batch).unwrap();
+            batch.commit().unwrap();
+        }
+        let roots = keyspace.prefix(b"c").count();
+        let homes: HashMap<Vec<u8>, Vec<u8>> = keyspace
+            .prefix(b"i")
+            .map(|entry| entry.map(|(name, root)| (name.to_vec(), [b"c", root.as_ref()].concat())).unwrap())
+            .collect();
+        assert_eq!(homes.values().collect::<BTreeSet<_>>().len(), roots, "no component is left behind");
+        let phones = keyspace.prefix(b"p").map(|entry| (entry.unwrap().0.to_vec(), Vec::new()));
+        let homes = homes.iter().map(|(name, root)| (name.clone(), keyspace.get(root).unwrap().unwrap().to_vec()));
+        let mut all: Vec<_> = homes.chain(phones).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn people_are_the_same_over_a_commit_that_is_under_way() {
+        let claims = [
+            claim(1, &["ann", "phone"], "p1"),
+            claim(2, &["bob"], "p1"),
+            claim(3, &["cid"], "p3"),
+            claim(4, &["phone"], "p2"),
+            claim(5, &["bob", "phone"], "p2"),
+            claim(6, &["ann", "bob", "cid", "dan"], "p1"),
+            IdentityClaim { erases: true, ..claim(7, &["bob"], "p1") },
+        ];
+        let whole = stored(&claims, &[]);
+        let components: BTreeSet<_> = whole.iter().filter(|(key, _)| key[0] == b'i').map(|(_, value)| value).collect();
+        assert_eq!(components.len(), 1, "they are one person in the end");
+        let phones = whole.iter().filter(|(key, _)| key[0] == b'p').count();
+        assert_eq!(phones, 4, "and of who is forgotten no phone is known");
+        for cut in 0..claims.len() {
+            assert_eq!(stored(&claims[..cut], &claims[cut..]), whole, "cut after {cut}");
+        }
     }
 }

@@ -23,14 +23,22 @@ fn claim(at: i64, mut identifiers: Vec<Identifier>, country: Option<&str>) -> Id
     IdentityClaim { at: seconds(at), livemode: true, identifiers, attributes, erases: false }
 }
 
-/// What the loader does: for each claim, joins the components of its identifiers.
+/// What the loader does: for each claim, joins the components of its identifiers, unless it only confirms what is known.
 fn learn<'a>(claims: impl IntoIterator<Item = &'a IdentityClaim>) -> Vec<Component> {
+    learn_by(claims, Component::confirm)
+}
+
+fn learn_by<'a>(
+    claims: impl IntoIterator<Item = &'a IdentityClaim>,
+    confirms: fn(&mut Component, &IdentityClaim) -> bool,
+) -> Vec<Component> {
     let mut all: Vec<Component> = Vec::new();
     for claim in claims {
         let touched = |c: &Component| c.identifiers().any(|i| claim.identifiers.contains(i));
-        let (mine, rest) = all.into_iter().partition(touched);
+        let (mut mine, rest): (Vec<_>, _) = all.into_iter().partition(touched);
         all = rest;
-        all.push(Component::join(mine, claim));
+        let is_confirmed = mine.len() == 1 && confirms(&mut mine[0], claim);
+        all.extend(if is_confirmed { mine } else { vec![Component::join(mine, claim)] });
     }
     all.sort_by(|a, b| a.canonical().cmp(&b.canonical()));
     all
@@ -83,6 +91,7 @@ proptest! {
         mixed.sort_by_key(|(key, _)| *key);
         let other = learn(mixed.iter().map(|(_, c)| *c).chain(&claims[..1]));
         prop_assert_eq!(&straight, &other);
+        prop_assert_eq!(&straight, &learn_by(&claims, |_, _| false), "to confirm is to join");
         for (a, b) in straight.iter().zip(&other) {
             prop_assert_eq!(a.to_bytes().unwrap(), b.to_bytes().unwrap());
             prop_assert_eq!(&Component::from_bytes(&a.to_bytes().unwrap()).unwrap(), a);
