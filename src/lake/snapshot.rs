@@ -20,7 +20,7 @@ use super::tail::{HotRows, Tail, Tailed};
 #[derive(Default)]
 pub struct Snapshot {
     tables: BTreeMap<Arc<str>, Arc<TableState>>,
-    hot: BTreeMap<Arc<str>, Arc<HotRows>>,
+    hot: BTreeMap<Arc<str>, HotRows>,
 }
 
 impl Snapshot {
@@ -39,10 +39,9 @@ impl Snapshot {
     /// `table` for DataFusion: a plain Parquet scan of this version's files, and the rows that are not committed yet.
     pub fn provider(&self, table: &str) -> Option<Arc<dyn TableProvider>> {
         let cold = self.state(table).cloned();
-        match self.hot.get(table).map(|hot| Tailed::new(cold.clone(), hot)) {
+        match self.hot.get(table).map(|hot| Tailed::new(table, cold.clone(), hot)) {
             Some(Ok(tailed)) => Some(Arc::new(tailed)),
             Some(Err(error)) => {
-                // Its batches were brought into one shape when the snapshot was made.
                 tracing::error!(table, %error, "rows are seen only when they are committed");
                 cold.map(|state| Arc::new(Scan::new(state)) as Arc<dyn TableProvider>)
             }

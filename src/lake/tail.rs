@@ -6,12 +6,12 @@
 //! and some to the changes, and two that say the same are one to whoever reads.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Result as PlanResult;
+use datafusion::common::{DataFusionError, Result as PlanResult};
 use datafusion::datasource::{MemTable, TableType};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
@@ -28,10 +28,10 @@ use super::state::TableState;
 #[derive(Debug, Clone, Default)]
 pub struct Tail {
     stage: Arc<str>,
-    tables: BTreeMap<Arc<str>, Vec<Part>>,
+    tables: BTreeMap<Arc<str>, Vec<Arc<Part>>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Part {
     /// The position that the stage's next commit to the table reaches at least, if it holds these rows. Without one they
     /// are seen whatever the table holds.
@@ -56,7 +56,7 @@ impl Tail {
 
     fn push(&mut self, table: &str, version: Option<i64>, batch: RecordBatch) {
         if batch.num_rows() > 0 {
-            self.tables.entry(table.into()).or_default().push(Part { version, batch });
+            self.tables.entry(table.into()).or_default().push(Arc::new(Part { version, batch }));
         }
     }
 
@@ -80,42 +80,48 @@ impl Tail {
     }
 
     /// What a reader of `states` sees of it.
-    pub(super) fn beside(&self, states: &BTreeMap<Arc<str>, Arc<TableState>>) -> BTreeMap<Arc<str>, Arc<HotRows>> {
-        let mut seen = BTreeMap::new();
-        for (name, parts) in &self.tables {
-            match self.newer(name, parts, states.get(name)) {
-                Ok(Some(rows)) => drop(seen.insert(name.clone(), Arc::new(rows))),
-                Ok(None) => {}
-                Err(error) => tracing::warn!("rows are seen only when they are committed: {error}"),
-            }
-        }
-        seen
+    pub(super) fn beside(&self, states: &BTreeMap<Arc<str>, Arc<TableState>>) -> BTreeMap<Arc<str>, HotRows> {
+        let tables = self.tables.iter().map(|(name, parts)| (name, self.newer(parts, states.get(name))));
+        tables.filter(|(_, newer)| !newer.is_empty()).map(|(name, newer)| (name.clone(), HotRows::of(newer))).collect()
     }
 
-    fn newer(&self, name: &str, parts: &[Part], state: Option<&Arc<TableState>>) -> Result<Option<HotRows>> {
+    fn newer(&self, parts: &[Arc<Part>], state: Option<&Arc<TableState>>) -> Vec<Arc<Part>> {
         let reached = state.and_then(|s| s.position(&self.stage));
-        let is_newer = |part: &&Part| part.version.is_none_or(|version| reached.is_none_or(|r| version > r));
-        let mut newer = parts.iter().filter(is_newer).map(|p| &p.batch).peekable();
-        let Some(first) = newer.peek() else { return Ok(None) };
-        let schema = match state {
-            Some(state) => state.layout.schema.clone(),
-            None => schema::stored(name, &first.schema())?,
-        };
-        let batches = newer.map(|b| schema::conform(name, b, &schema)).collect::<Result<Vec<_>>>()?;
-        Ok(Some(HotRows { schema, batches }))
+        let is_newer = |part: &&Arc<Part>| part.version.is_none_or(|version| reached.is_none_or(|r| version > r));
+        parts.iter().filter(is_newer).cloned().collect()
     }
 }
 
-/// The rows of one table that a snapshot has beside its files, in the table's columns.
+/// The rows of one table that a snapshot has beside its files. Most snapshots are asked for few of their tables, so rows are
+/// brought into their table's columns when somebody asks for them first.
 #[derive(Debug)]
 pub(super) struct HotRows {
-    pub schema: SchemaRef,
-    batches: Vec<RecordBatch>,
+    parts: Vec<Arc<Part>>,
+    shaped: OnceLock<(SchemaRef, Vec<RecordBatch>)>,
 }
 
 impl HotRows {
+    fn of(parts: Vec<Arc<Part>>) -> HotRows {
+        HotRows { parts, shaped: OnceLock::new() }
+    }
+
     pub fn rows(&self) -> u64 {
-        self.batches.iter().map(|b| b.num_rows() as u64).sum()
+        self.parts.iter().map(|part| part.batch.num_rows() as u64).sum()
+    }
+
+    /// In the columns of `state`, the table's in the same snapshot.
+    fn shaped(&self, name: &str, state: Option<&Arc<TableState>>) -> Result<&(SchemaRef, Vec<RecordBatch>)> {
+        if let Some(shaped) = self.shaped.get() {
+            return Ok(shaped);
+        }
+        let schema = match (state, self.parts.first()) {
+            (Some(state), _) => state.layout.schema.clone(),
+            (None, Some(first)) => schema::stored(name, first.batch.schema_ref())?,
+            (None, None) => Arc::new(Schema::empty()),
+        };
+        let batches = self.parts.iter().map(|part| schema::conform(name, &part.batch, &schema));
+        let batches = batches.collect::<Result<Vec<_>>>()?;
+        Ok(self.shaped.get_or_init(|| (schema, batches)))
     }
 }
 
@@ -128,9 +134,10 @@ pub(super) struct Tailed {
 }
 
 impl Tailed {
-    pub fn new(cold: Option<Arc<TableState>>, hot: &HotRows) -> PlanResult<Tailed> {
-        let schema = hot.schema.clone();
-        let hot = MemTable::try_new(schema.clone(), vec![hot.batches.clone()])?;
+    pub fn new(name: &str, cold: Option<Arc<TableState>>, hot: &HotRows) -> PlanResult<Tailed> {
+        let (schema, batches) = hot.shaped(name, cold.as_ref()).map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let schema = schema.clone();
+        let hot = MemTable::try_new(schema.clone(), vec![batches.clone()])?;
         Ok(Tailed { cold: cold.map(Scan::new), hot, schema })
     }
 
