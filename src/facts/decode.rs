@@ -268,8 +268,8 @@ impl<'a> Event<'a> {
 
     /// An object is to be asked for: what it was after this event.
     pub fn want(&mut self, table: Table, id: &str, why: Why) {
-        let (key, since) = (self.key(table, id), self.at());
-        self.decoded.wanted.push(Want { key, since, why });
+        let (key, since, account) = (self.key(table, id), self.at(), self.envelope.account.clone());
+        self.decoded.wanted.push(Want { key, since, why, account });
     }
 
     /// Adds parts to another object's row.

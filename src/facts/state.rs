@@ -4,6 +4,7 @@
 //! of the same events gives the same state, byte for byte. What can no longer matter is dropped: of the sights
 //! only those of the leading second stay, so a state stays small however long its object lives.
 
+use ahash::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -100,7 +101,8 @@ impl ObjectState {
     pub fn undecided(&self) -> Option<Want> {
         // Of most objects one sight leads, and nothing has to be searched.
         let (sight, certain) = if self.sights.len() < 2 { None } else { self.leading().pop() }?;
-        (!certain).then(|| Want { key: self.key.clone(), since: sight.at, why: Why::Undecided })
+        let account = || self.account().map(str::to_owned);
+        (!certain).then(|| Want { key: self.key.clone(), since: sight.at, why: Why::Undecided, account: account() })
     }
 
     /// Whether the events say by now what `want` is for: what the object was, whole and for certain, in a later second, or
@@ -149,10 +151,23 @@ impl ObjectState {
         Some(row)
     }
 
+    /// [`ObjectState::admit`], and what others must hear of this object by now and have not heard. `None`: nothing changed.
+    pub fn admit_and_tell(&mut self, observation: Observation, offset: Offset) -> Option<Vec<Observation>> {
+        let told = self.echoes();
+        if !self.admit(observation, offset) {
+            return None;
+        }
+        let mut echoes = self.echoes();
+        let told: HashMap<&ObjectKey, &[Part]> = told.iter().map(|echo| (&echo.key, echo.parts.as_slice())).collect();
+        // A card tester's intent has a thousand attempts, and one more changes none of them.
+        echoes.retain(|echo| told.get(&echo.key).is_none_or(|parts| *parts != echo.parts));
+        Some(echoes)
+    }
+
     /// What the set of this object's events says of others, which no single event could: the attempts of an intent are of
-    /// the invoice that the intent is of, and within the session that it is paid in, one after the other. To be admitted,
-    /// whenever this state changed, at the offset that changed it.
-    pub fn echoes(&self) -> Vec<Observation> {
+    /// the invoice that the intent is of, and within the session that it is paid in, one after the other. To be admitted at
+    /// the offset that changed it.
+    fn echoes(&self) -> Vec<Observation> {
         if self.key.table != Table::PaymentIntents {
             return Vec::new();
         }

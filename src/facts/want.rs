@@ -14,6 +14,8 @@ pub struct Want {
     pub key: ObjectKey,
     pub since: Micros,
     pub why: Why,
+    /// The connected account whose object it is, where events name one: it is asked for in that account's name.
+    pub account: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -204,8 +204,8 @@ impl Folder {
                     entry.insert(self.known(folded.below.as_deref(), &key)?)
                 }
             };
-            if state.admit(observation, event.offset) {
-                observations.extend(state.echoes());
+            if let Some(echoes) = state.admit_and_tell(observation, event.offset) {
+                observations.extend(echoes);
                 run.touched.insert(key);
             }
         }

@@ -96,7 +96,7 @@ impl Folded {
     }
 
     /// The objects, neighbours in the store's tree one after the other, the last first. An object's echoes are told only when
-    /// it changes ([`ObjectState::echoes`]), so those that hear them must not be stored after it: who tells is an intent, and
+    /// it changes ([`ObjectState::admit_and_tell`]), so those that hear them must not be stored after it: who tells is an intent, and
     /// intents are the first table.
     fn in_order(&self) -> Vec<(Vec<u8>, &ObjectState)> {
         let mut objects: Vec<_> = self.objects.iter().map(|(key, state)| (key.to_bytes(), state)).collect();

@@ -1,7 +1,7 @@
 //! Objects that Stripe's API is to be asked for, as their events leave open what they are by now, or what they are made of.
 //!
-//! A key is the object's and a zero, the time in eight bytes, and the reason; a value is the time before which nobody asks again,
-//! in eight bytes. What must hold: an entry goes only when an answer is in the log, when there is none to be had, or when events
+//! A key is the object's and a zero, the time in eight bytes, the reason, and of a connected account a zero and its id; a value is
+//! the time before which nobody asks again, in eight bytes. What must hold: an entry goes only when an answer is in the log, when there is none to be had, or when events
 //! have told meanwhile what it is for. One that comes back, because a crash or a rebuild folds its event again, costs at most a
 //! question.
 
@@ -36,6 +36,10 @@ fn key_of(want: &Want) -> Vec<u8> {
     bytes.extend_from_slice(&want.since.0.to_be_bytes());
     bytes.push(why);
     bytes.extend_from_slice(id.as_bytes());
+    if let Some(account) = &want.account {
+        bytes.push(0);
+        bytes.extend_from_slice(account.as_bytes());
+    }
     bytes
 }
 
@@ -44,8 +48,10 @@ fn want_of(key: &[u8]) -> Option<Want> {
     let [table, livemode, rest @ ..] = key else { return None };
     let end = rest.iter().position(|byte| *byte == 0)?;
     let (id, rest) = (&rest[..end], &rest[end + 1..]);
-    let (since, [why, named @ ..]) = rest.split_first_chunk::<8>()? else { return None };
+    let (since, [why, told @ ..]) = rest.split_first_chunk::<8>()? else { return None };
     let text = |bytes: &[u8]| Some(str::from_utf8(bytes).ok()?.to_owned());
+    let mut told = told.splitn(2, |byte| *byte == 0);
+    let (named, account) = (told.next().unwrap_or_default(), told.next().and_then(text));
     let why = match *why {
         UNDECIDED => Why::Undecided,
         NOT_SHOWN => Why::NotShown { event_id: text(named)? },
@@ -54,7 +60,7 @@ fn want_of(key: &[u8]) -> Option<Want> {
         _ => return None,
     };
     let key = ObjectKey { table: *Table::ALL.get(usize::from(*table))?, livemode: *livemode == 1, id: text(id)? };
-    Some(Want { key, since: Micros(i64::from_be_bytes(*since)), why })
+    Some(Want { key, since: Micros(i64::from_be_bytes(*since)), why, account })
 }
 
 fn not_before(value: &[u8]) -> Micros {
@@ -86,8 +92,7 @@ impl Wanted {
     }
 
     /// The wants of one table and world that may be asked for at `now`, those of one question together, and at most `most`
-    /// questions. Those
-    /// that events had met by the last commit are struck off instead.
+    /// questions. Those that events had met by the last commit are struck off instead.
     pub fn take_ripe(
         &self,
         (table, livemode): (Table, bool),
@@ -109,7 +114,9 @@ impl Wanted {
                 continue;
             }
             let full = ripe.len() >= most;
-            let alike = |other: &Want| other.key == want.key && other.asked_for() == want.asked_for();
+            let alike = |other: &Want| {
+                (&other.key, other.asked_for(), &other.account) == (&want.key, want.asked_for(), &want.account)
+            };
             match ripe.last_mut().filter(|same| same.iter().all(alike)) {
                 Some(same) => same.push(want),
                 None if full => break,
@@ -180,7 +187,7 @@ mod tests {
 
     fn want(id: &str, since: i64, why: Why) -> Want {
         let key = ObjectKey { table: Table::Charges, livemode: true, id: id.to_owned() };
-        Want { key, since: Micros(since * SECOND), why }
+        Want { key, since: Micros(since * SECOND), why, account: None }
     }
 
     #[test]
@@ -192,7 +199,7 @@ mod tests {
             want("ch_1", 5, Why::Undecided),
             want("ch_1", 100, Why::NotShown { event_id: "evt_1".to_owned() }),
             want("ch_2", 100, Why::Undecided),
-            want("ch_3", 7, Why::Undecided),
+            Want { account: Some("acct_1".to_owned()), ..want("ch_3", 7, Why::Undecided) },
         ];
         let mut batch = store.batch();
         all.iter().for_each(|want| wanted.add(want, &mut batch));

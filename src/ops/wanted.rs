@@ -2,7 +2,7 @@
 //! events among the others.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::PoisonError,
 };
 
@@ -29,11 +29,19 @@ const IN_VAIN: usize = 3;
 /// Events behind the log from which on nothing is asked: what they leave open, later ones may tell.
 const BEHIND: u64 = 20_000;
 
-/// What the API is asked for: a type of objects, and an id.
-type Named = (&'static str, String);
+/// What the API is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Question {
+    /// A type of objects.
+    kind: &'static str,
+    id: String,
+    /// In whose name, where it is not the key's own.
+    account: Option<String>,
+}
+
 /// What could not be had, and why.
-pub(super) type Unanswered = (Named, String);
-type Answered = (Result<Vec<Envelope>, OpsError>, Named, Vec<Want>);
+pub(super) type Unanswered = (Question, String);
+type Answered = (Result<Vec<Envelope>, OpsError>, Question, Vec<Want>);
 
 impl Instance {
     /// Asks for all that is wanted by now, in the world that the key sees. Without a key, or told to stop, it leaves the rest
@@ -46,7 +54,14 @@ impl Instance {
         if self.lag().0 > BEHIND {
             return Ok(());
         }
-        let mut round = Round { instance: self, api, answered: HashMap::new(), in_vain: 0, first_failure: None };
+        let mut round = Round {
+            instance: self,
+            api,
+            answered: HashMap::new(),
+            in_vain: 0,
+            shut: HashSet::new(),
+            first_failure: None,
+        };
         tokio::select! {
             asked = round.go() => asked?,
             _ = stop.wait_for(|s| *s) => return Ok(()),
@@ -54,12 +69,21 @@ impl Instance {
         let Round { answered, first_failure, .. } = round;
         let mut last = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
         // What is put off is still not had.
-        if last.as_ref().is_some_and(|(named, _)| answered.contains_key(named)) {
+        if last.as_ref().is_some_and(|(question, _)| answered.contains_key(question)) {
             *last = None;
         }
-        let Some((named, why)) = first_failure else { return Ok(()) };
-        *last = Some((named, why.clone()));
+        let Some((question, why)) = first_failure else { return Ok(()) };
+        *last = Some((question, why.clone()));
         Err(OpsError::Told(why))
+    }
+}
+
+impl Question {
+    fn of(want: &Want) -> Option<Question> {
+        let (kind, id) = want.asked_for()?;
+        let is_account =
+            |text: &&String| text.starts_with("acct_") && text[5..].bytes().all(|b| b.is_ascii_alphanumeric());
+        Some(Question { kind, id: id.to_owned(), account: want.account.as_ref().filter(is_account).cloned() })
     }
 }
 
@@ -67,9 +91,11 @@ struct Round<'a> {
     instance: &'a Instance,
     api: StripeApi,
     /// When what was answered was asked for: an attempt and its charge are one object.
-    answered: HashMap<Named, Micros>,
+    answered: HashMap<Question, Micros>,
     /// Questions without an answer since the last one that had one.
     in_vain: usize,
+    /// Connected accounts that the key is not let into.
+    shut: HashSet<String>,
     first_failure: Option<Unanswered>,
 }
 
@@ -96,33 +122,42 @@ impl Round<'_> {
         let objects = load::blocking(move || wanted.take_ripe((table, world), TURN, Micros::now())).await?;
         let (more, began) = (!objects.is_empty(), Micros::now());
         // Several may be told by one answer.
-        let mut told_by: BTreeMap<Named, Vec<Want>> = BTreeMap::new();
+        let mut told_by: BTreeMap<Question, Vec<Want>> = BTreeMap::new();
         for wants in objects {
-            let named = wants.first().and_then(Want::asked_for).map(|(kind, id)| (kind, id.to_owned()));
-            let known = named.as_ref().and_then(|named| self.answered.get(named));
-            match named.filter(|_| !known.is_some_and(|at| wants.iter().all(|want| want.since < *at))) {
-                Some(named) => told_by.entry(named).or_default().extend(wants),
+            let question = wants.first().and_then(Question::of);
+            let known = question.as_ref().and_then(|question| self.answered.get(question));
+            if question.as_ref().and_then(|q| q.account.as_ref()).is_some_and(|account| self.shut.contains(account)) {
+                instance.wanted.put_off(&wants, began.plus(PUT_OFF))?;
+                continue;
+            }
+            match question.filter(|_| !known.is_some_and(|at| wants.iter().all(|want| want.since < *at))) {
+                Some(question) => told_by.entry(question).or_default().extend(wants),
                 None => instance.wanted.strike(&wants)?,
             }
         }
-        let questions = told_by.into_iter().map(|(named, wants)| ask(instance, self.api.clone(), named, wants).boxed());
+        let questions = told_by.into_iter().map(|(asked, wants)| ask(instance, self.api.clone(), asked, wants).boxed());
         let questions: Vec<BoxFuture<'_, Answered>> = questions.collect();
         let mut answers = stream::iter(questions).buffer_unordered(AT_ONCE);
-        while let Some((answer, named, wants)) = answers.next().await {
+        while let Some((answer, question, wants)) = answers.next().await {
             let error = match answer {
                 Ok(told) => {
                     self.in_vain = 0;
-                    self.answered.insert(named, began);
+                    self.answered.insert(question, began);
                     take(instance, told, &wants).await?;
                     continue;
                 }
                 Err(OpsError::Api(error)) => error,
                 Err(other) => return Err(other),
             };
-            self.first_failure.get_or_insert_with(|| (named.clone(), unanswered(&named, &error)));
+            self.first_failure.get_or_insert_with(|| (question.clone(), unanswered(&question, &error)));
             match error {
                 // The key may read payouts, and not what they are made of.
-                ApiError::Key { .. } if named.0 == PAID_OUT => self.in_vain = 0,
+                ApiError::Key { .. } if question.kind == PAID_OUT => self.in_vain = 0,
+                // Nor need it be let into an account, and still reads others.
+                ApiError::Key { status: 403, .. } if question.account.is_some() => {
+                    self.shut.extend(question.account);
+                    self.in_vain = 0;
+                }
                 // The key may not read this type of objects, and perhaps others.
                 ApiError::Key { .. } => return Ok(false),
                 ApiError::Refused { .. } | ApiError::NoPage { .. } => self.in_vain = 0,
@@ -137,12 +172,13 @@ impl Round<'_> {
     }
 }
 
-async fn ask(instance: &Instance, api: StripeApi, named: Named, wants: Vec<Want>) -> Answered {
-    let told = match &named {
-        (PAID_OUT, payout) => list(instance, &api, payout).await,
-        (of_type, id) => api.object(of_type, id).await.map(|told| told.into_iter().collect()).map_err(OpsError::from),
+async fn ask(instance: &Instance, api: StripeApi, question: Question, wants: Vec<Want>) -> Answered {
+    let api = api.of_account(question.account.clone());
+    let told = match question.kind {
+        PAID_OUT => list(instance, &api, &question.id).await,
+        kind => api.object(kind, &question.id).await.map(|told| told.into_iter().collect()).map_err(OpsError::from),
     };
-    (told, named, wants)
+    (told, question, wants)
 }
 
 /// What a payout is made of, page by page: into the log all but the last page, which is the answer.
@@ -165,15 +201,16 @@ async fn take(instance: &Instance, told: Vec<Envelope>, wants: &[Want]) -> Resul
     Ok(instance.wanted.strike(wants)?)
 }
 
-fn unanswered((kind, id): &Named, error: &ApiError) -> String {
+fn unanswered(Question { kind, id, account }: &Question, error: &ApiError) -> String {
     let why = match error {
         ApiError::Unreachable { why, .. } => format!("it could not be asked: {why}"),
         ApiError::NoPage { why, .. } => format!("its answer is none: {why}"),
         other => other.to_string(),
     };
+    let whose = account.as_ref().map(|account| format!(" of account {account}")).unwrap_or_default();
     let what = match *kind {
-        PAID_OUT => format!("what payout {id} is made of"),
-        kind => format!("what {kind} {id} is by now"),
+        PAID_OUT => format!("what payout {id}{whose} is made of"),
+        kind => format!("what {kind} {id}{whose} is by now"),
     };
     format!(
         "Stripe has not told {what} ({why}); it is asked again, in ten minutes or sooner. Where that does \

@@ -3,10 +3,10 @@
 use arrow::array::AsArray;
 use serde_json::{Value, json};
 
-use super::{event, fold, in_any_order, rows, seconds};
+use super::{decode, event, fold, in_any_order, rows, seconds};
 use crate::{
     base::Offset,
-    facts::{Row, Stamped, Table, batch, rows::PaymentAttempt},
+    facts::{ObjectState, Row, Stamped, Table, batch, rows::PaymentAttempt},
     tests::facts::only,
 };
 
@@ -121,6 +121,25 @@ fn attempts_are_numbered_in_the_order_of_their_times() {
     let mut alone = charge("ch_d", 1_700_000_100, "failed");
     alone["data"]["object"]["payment_intent"] = Value::Null;
     assert_eq!(numbers(&all(&[alone])), [("ch_d".to_owned(), None)], "of no intent");
+}
+
+/// One more attempt changes none of the thousand that a card tester made before.
+#[test]
+fn an_intent_tells_attempts_what_they_have_not_heard() {
+    let mut intent: Option<ObjectState> = None;
+    let told = [100, 200, 300, 250].map(|second| {
+        let charge = json!({"id": format!("ch_{second}"), "object": "charge", "amount": 500, "currency": "eur",
+            "status": "failed", "payment_intent": "pi_1", "created": 1_700_000_000 + second});
+        let failed = event("evt", "charge.failed", 1_700_000_000 + second, json!({"object": charge}));
+        let observations = decode(&failed).observations;
+        let of_intent = observations.into_iter().find(|o| o.key().table == Table::PaymentIntents).unwrap();
+        let intent = intent.get_or_insert_with(|| ObjectState::new(of_intent.key().clone()));
+        let echoes = intent.admit_and_tell(of_intent, Offset(second as u64)).unwrap();
+        echoes.iter().map(|echo| echo.key().id.clone()).collect::<Vec<_>>()
+    });
+    let [first, second, third, between] = told.map(|ids| ids.join(" "));
+    assert_eq!((first.as_str(), second.as_str()), ("", "ch_100 ch_200"), "an only one is the first");
+    assert_eq!((third.as_str(), between.as_str()), ("ch_300", "ch_250 ch_300"));
 }
 
 #[test]

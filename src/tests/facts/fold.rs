@@ -425,7 +425,7 @@ fn a_gap_among_the_links_is_flagged() {
     let both = [&first, &second];
     let at = first["created"].as_i64().and_then(Micros::from_seconds).unwrap();
     let state = charge_state(&fold(both));
-    let undecided = Want { key: state.key().clone(), since: at, why: Why::Undecided };
+    let undecided = Want { key: state.key().clone(), since: at, why: Why::Undecided, account: None };
     assert_eq!(state.undecided(), Some(undecided.clone()));
     assert!(!state.meets(&undecided));
     // Told once more what it is, it is known, as of then.
@@ -434,7 +434,9 @@ fn a_gap_among_the_links_is_flagged() {
     fetched["created"] = json!(at.seconds() + 9);
     let state = charge_state(&fold([&second, &fetched, &first]));
     assert_eq!(state.undecided(), None);
-    let meets = |after: i64, why: Why| state.meets(&Want { key: state.key().clone(), since: at.plus(after), why });
+    let meets = |after: i64, why: Why| {
+        state.meets(&Want { key: state.key().clone(), since: at.plus(after), why, account: None })
+    };
     let not_shown = |id: &str| Why::NotShown { event_id: id.to_owned() };
     assert_eq!((meets(9_900_000, Why::Undecided), meets(10_000_000, Why::Undecided)), (true, false));
     assert_eq!((meets(8_900_000, not_shown("evt_7")), meets(9_100_000, not_shown("evt_7"))), (true, false));

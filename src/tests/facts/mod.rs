@@ -127,9 +127,7 @@ pub fn loaded<'a>(events: impl IntoIterator<Item = &'a Value>) -> BTreeMap<Objec
         while let Some(observation) = observations.pop() {
             let key = observation.key().clone();
             let state = states.entry(key.clone()).or_insert_with(|| ObjectState::new(key));
-            if state.admit(observation, Offset(i as u64)) {
-                observations.extend(state.echoes());
-            }
+            observations.extend(state.admit_and_tell(observation, Offset(i as u64)).into_iter().flatten());
         }
     }
     rows(&states)

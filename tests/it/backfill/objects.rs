@@ -92,6 +92,36 @@ fn what_events_leave_open_is_asked_for_once() {
     drop(serving);
 }
 
+/// Of connected accounts it is asked in their name, since the platform's own account has no such objects. One that the key is not
+/// let into stands in the way of none.
+#[test]
+fn objects_of_connected_accounts_are_asked_for_in_their_name() {
+    let provider = Provider::start();
+    let till = till(&provider);
+    let of = |account: &str, mut event: Value| {
+        event["account"] = json!(account);
+        event
+    };
+    let events = [("acct_no", "cus_a"), ("acct_1", "cus_b")].into_iter().enumerate().flat_map(|(n, (account, id))| {
+        [5, 7].map(|balance| of(account, event(2 * n as i64 + balance / 7, "customer.updated", customer(id, balance))))
+    });
+    let file = till.write("connected.ndjson", events.map(|event| format!("{event}\n")).collect::<String>());
+    till.json(&["ingest", "stripe", file.to_str().unwrap()]);
+    provider.book().objects.insert("acct_1/v1/customers/cus_b".to_owned(), customer("cus_b", 5));
+    provider.book().refused = Some(("acct_no", StatusCode::FORBIDDEN));
+    let serving = Serving::start(&till);
+    let open = "SELECT customer_id FROM core.customers WHERE order_ambiguous";
+    wait("the one is told of", Duration::from_secs(60), || till.sql(open) == [json!({"customer_id": "cus_a"})]);
+    let told = till.sql("SELECT source_account, balance FROM core.customers WHERE customer_id = 'cus_b'");
+    assert_eq!(told, [json!({"source_account": "acct_1", "balance": 5})]);
+    let asked = provider.asked("/v1/customers/cus_b");
+    assert!(!asked.is_empty() && asked.iter().all(|a| a.account.as_deref() == Some("acct_1")), "{asked:?}");
+    wait("the other is a finding", Duration::from_secs(30), || {
+        finding(&till).is_some_and(|found| found["found"].to_string().contains("acct_no"))
+    });
+    drop(serving);
+}
+
 /// A subscription's event names its discount; Stripe shows that within the subscription, and its coupon by its id.
 #[test]
 fn what_a_discount_takes_off_is_asked_for() {

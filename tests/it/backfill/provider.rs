@@ -39,6 +39,8 @@ pub enum Fault {
 pub struct Asked {
     pub path: String,
     pub query: BTreeMap<String, String>,
+    /// The connected account in whose name it is asked.
+    pub account: Option<String>,
     pub at: Instant,
 }
 
@@ -46,11 +48,11 @@ pub struct Asked {
 pub struct Book {
     /// By path, oldest first; Stripe's lists are shown the other way round.
     pub items: BTreeMap<String, Vec<Value>>,
-    /// How the paths begin that are refused, and with what.
+    /// How the paths, an account's behind its id, begin that are refused, and with what.
     pub refused: Option<(&'static str, StatusCode)>,
     /// Payouts that Stripe says it does not know.
     pub no_payouts: Vec<String>,
-    /// What there is by its own path.
+    /// What there is by its own path; of a connected account the path stands behind its id.
     pub objects: BTreeMap<String, Value>,
     /// Klaviyo's metrics and profiles, which pages have beside the list.
     pub beside: Vec<Value>,
@@ -123,9 +125,11 @@ async fn answer(
     headers: HeaderMap,
 ) -> Response {
     let path = uri.path().to_owned();
+    let account = headers.get("stripe-account").and_then(|v| v.to_str().ok()).map(str::to_owned);
     let (fault, pace) = {
         let mut book = provider.book();
-        book.asked.push(Asked { path: path.clone(), query: query.clone(), at: Instant::now() });
+        let (query, account) = (query.clone(), account.clone());
+        book.asked.push(Asked { path: path.clone(), query, account, at: Instant::now() });
         (book.faults.pop_front(), book.pace)
     };
     tokio::time::sleep(pace).await;
@@ -145,12 +149,13 @@ async fn answer(
         _ => {}
     }
     let refused = provider.book().refused;
-    if let Some((_, status)) = refused.filter(|(start, _)| path.starts_with(start)) {
+    let place = format!("{}{path}", account.as_deref().unwrap_or_default());
+    if let Some((_, status)) = refused.filter(|(start, _)| place.starts_with(start)) {
         return (status, json!({"error": {"message": "not for this key"}}).to_string()).into_response();
     }
     // Lists are never asked for without a limit.
     if !query.contains_key("limit") && path.starts_with("/v1/") {
-        return match provider.book().objects.get(&path) {
+        return match provider.book().objects.get(&place) {
             Some(object) => object.to_string().into_response(),
             None => (
                 StatusCode::NOT_FOUND,

@@ -51,6 +51,8 @@ struct Fetched<'a> {
     created: i64,
     livemode: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     payout: Option<&'a str>,
     data: Data<'a>,
 }
@@ -60,26 +62,30 @@ struct Data<'a> {
     object: &'a RawValue,
 }
 
+/// Of what its events are made, beside the text.
+pub(super) struct Answer<'a> {
+    /// The world that the key sees.
+    pub live: bool,
+    /// The connected account that was asked of.
+    pub account: Option<&'a str>,
+    pub asked_at: Micros,
+    pub now: Micros,
+}
+
 /// By Stripe's clock, where it tells.
 pub(super) fn asked_at(response: &Response, now: Micros) -> Micros {
     response.header("date").and_then(date).unwrap_or(now)
 }
 
 /// A single object; `Err`: why it is none.
-pub(super) fn object_of(
-    list: List,
-    body: &[u8],
-    live: bool,
-    asked_at: Micros,
-    now: Micros,
-) -> Result<Envelope, String> {
+pub(super) fn object_of(list: List, body: &[u8], answer: &Answer) -> Result<Envelope, String> {
     let raw: &RawValue = serde_json::from_slice(body).map_err(|e| e.to_string())?;
     let item: Item = serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
     let kind = kind(list).ok_or("it is of no object")?;
-    let id = || Ok(format!("fetched:{}:{}@{}", item.id, Digest::of_json(raw.get())?, asked_at.seconds()));
-    let made = Made { kind, payout: None, live, asked_at };
+    let id = || Ok(format!("fetched:{}:{}@{}", item.id, Digest::of_json(raw.get())?, answer.asked_at.seconds()));
+    let made = Made { kind, payout: None, answer };
     let text = id().and_then(|id| made.fetched(raw, id, &item)).map_err(|e| e.to_string())?;
-    Ok(envelope(Source::Stripe, text, now))
+    Ok(envelope(Source::Stripe, text, answer.now))
 }
 
 /// `Err`: it is of another object than was asked for.
@@ -92,13 +98,7 @@ pub(super) fn is_of(told: Envelope, of_type: &str, id: &str) -> Result<Envelope,
 }
 
 /// A page's items, of one payout where that is given; `Err`: why it is none.
-pub(super) fn read(
-    (list, payout): (List, Option<&str>),
-    body: &[u8],
-    live: bool,
-    asked_at: Micros,
-    now: Micros,
-) -> Result<Page, String> {
+pub(super) fn read((list, payout): (List, Option<&str>), body: &[u8], answer: &Answer) -> Result<Page, String> {
     let listed: Listed = serde_json::from_slice(body).map_err(|e| e.to_string())?;
     let mut page = Page { envelopes: Vec::with_capacity(listed.data.len()), next: None, reached: None };
     let mut last = None;
@@ -110,11 +110,11 @@ pub(super) fn read(
             Some(kind) => {
                 let of = payout.map(|payout| format!(":{payout}")).unwrap_or_default();
                 let id = || Ok(format!("fetched:{}:{}{of}", item.id, Digest::of_json(raw.get())?));
-                let made = Made { kind, payout, live, asked_at };
+                let made = Made { kind, payout, answer };
                 id().and_then(|id| made.fetched(raw, id, &item)).map_err(|e| e.to_string())?
             }
         };
-        page.envelopes.push(envelope(Source::Stripe, text, now));
+        page.envelopes.push(envelope(Source::Stripe, text, answer.now));
         last = Some(item.id);
     }
     if listed.has_more {
@@ -124,10 +124,11 @@ pub(super) fn read(
 }
 
 /// Our own word that the list of what a payout is made of was read to its end.
-pub(super) fn listed_whole(payout: &str, live: bool, asked_at: Micros, now: Micros) -> Envelope {
-    let word = json!({"id": format!("listed:{payout}"), "object": "event", "type": LISTED, "livemode": live,
-        "created": asked_at.seconds(), "data": {"object": {"id": payout, "object": "payout"}}});
-    envelope(Source::Stripe, word.to_string().into_bytes(), now)
+pub(super) fn listed_whole(payout: &str, answer: &Answer) -> Envelope {
+    let word = json!({"id": format!("listed:{payout}"), "object": "event", "type": LISTED, "livemode": answer.live,
+        "account": answer.account, "created": answer.asked_at.seconds(),
+        "data": {"object": {"id": payout, "object": "payout"}}});
+    envelope(Source::Stripe, word.to_string().into_bytes(), answer.now)
 }
 
 /// The type that a listed object gets; `None` for what is an event already.
@@ -155,8 +156,7 @@ struct Made<'a> {
     kind: &'static str,
     /// Whose parts were listed.
     payout: Option<&'a str>,
-    live: bool,
-    asked_at: Micros,
+    answer: &'a Answer<'a>,
 }
 
 impl Made<'_> {
@@ -166,9 +166,10 @@ impl Made<'_> {
             object: "event",
             kind: self.kind,
             api_version: VERSION,
-            created: self.asked_at.seconds(),
+            created: self.answer.asked_at.seconds(),
             // Refunds do not say; a key sees one world alone.
-            livemode: item.livemode.unwrap_or(self.live),
+            livemode: item.livemode.unwrap_or(self.answer.live),
+            account: self.answer.account,
             payout: self.payout,
             data: Data { object },
         })
@@ -188,8 +189,12 @@ mod tests {
 
     const NOW: Micros = Micros(1_800_000_000_000_000);
 
+    fn answered(live: bool, asked_at: Micros) -> Answer<'static> {
+        Answer { live, account: None, asked_at, now: NOW }
+    }
+
     fn page(list: List, body: &str) -> Result<Page, String> {
-        read((list, None), body.as_bytes(), false, NOW, NOW)
+        read((list, None), body.as_bytes(), &answered(false, NOW))
     }
 
     #[test]
@@ -206,7 +211,7 @@ mod tests {
     fn a_listed_object_is_the_same_event_as_long_as_it_is_the_same() {
         let listed = |amount: u32, at| {
             let body = format!(r#"{{"data":[{{"object":"refund","id":"re_1","amount":{amount}}}],"has_more":false}}"#);
-            read((List::StripeRefunds, None), body.as_bytes(), true, at, NOW).unwrap().envelopes.remove(0)
+            read((List::StripeRefunds, None), body.as_bytes(), &answered(true, at)).unwrap().envelopes.remove(0)
         };
         let first = listed(5, NOW);
         assert_eq!(first.event_type, "refund.fetched");
@@ -220,8 +225,8 @@ mod tests {
 
     #[test]
     fn an_object_that_was_asked_for_is_an_event_of_that_moment() {
-        let asked =
-            |at| object_of(List::StripeCharges, br#"{"object":"charge","id":"ch_1","livemode":false}"#, true, at, NOW);
+        let body = br#"{"object":"charge","id":"ch_1","livemode":false}"#;
+        let asked = |at| object_of(List::StripeCharges, body, &answered(true, at));
         let (first, again) = (asked(NOW).unwrap(), asked(NOW.plus(HOUR)).unwrap());
         assert_eq!((first.event_type.as_str(), first.object_id.as_deref()), ("charge.fetched", Some("ch_1")));
         assert_eq!((first.livemode, first.occurred_at), (false, NOW));
@@ -230,9 +235,13 @@ mod tests {
         assert_eq!(is_of(first.clone(), "charge", "ch_1"), Ok(first.clone()));
         assert_eq!(is_of(first.clone(), "charge", "ch_2").unwrap_err(), "it shows charge ch_1");
         assert!(is_of(first, "customer", "ch_1").is_err());
-        let none = object_of(List::StripeCharges, b"<html>", true, NOW, NOW).unwrap_err();
+        let none = object_of(List::StripeCharges, b"<html>", &answered(true, NOW)).unwrap_err();
         assert!(none.contains("expected value"), "{none}");
-        assert!(object_of(List::StripeCharges, br#"{"error":{}}"#, true, NOW, NOW).unwrap_err().contains("id"));
+        let none = object_of(List::StripeCharges, br#"{"error":{}}"#, &answered(true, NOW)).unwrap_err();
+        assert!(none.contains("id"), "{none}");
+        let connected = Answer { account: Some("acct_1"), ..answered(true, NOW) };
+        let told = object_of(List::StripeCharges, body, &connected).unwrap();
+        assert_eq!((told.account.as_deref(), asked(NOW).unwrap().account), (Some("acct_1"), None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use self::fetched::{FETCHED, VERSION, asked_at, is_of, kind, listed_whole, object_of, read};
+use self::fetched::{Answer, FETCHED, VERSION, asked_at, is_of, kind, listed_whole, object_of, read};
 
 use super::{ApiError, Leg, List, Page, STUCK_PAGE, Window, ask, client, with_query};
 use crate::{
@@ -53,6 +53,8 @@ pub struct StripeApi {
     base: BaseUrl,
     key: Secret,
     live: bool,
+    /// In whose name it asks, where that is not the key's own account.
+    account: Option<String>,
 }
 
 pub(super) fn path(list: List) -> &'static str {
@@ -126,7 +128,7 @@ impl StripeApi {
         let endpoints = OBJECTS.into_iter().chain([List::StripeEvents, List::StripeBalanceTransactions]);
         let mut limits: Vec<Limit> = endpoints.map(|list| limit(base.join(path(list)), A_SECOND)).collect();
         limits.push(limit(base.join("/"), if live { A_SECOND_LIVE } else { A_SECOND }));
-        Ok(Some(StripeApi { client: client(limits)?, base, key, live }))
+        Ok(Some(StripeApi { client: client(limits)?, base, key, live, account: None }))
     }
 
     pub(super) async fn page(&self, leg: &Leg, after: Option<&str>) -> Result<Page, ApiError> {
@@ -138,9 +140,7 @@ impl StripeApi {
         query.extend((leg.list == List::StripeSubscriptions).then(|| ("status", "all".to_owned())));
         query.extend(expanded(leg.list, "data."));
         let response = self.get(path, None, &query).await?;
-        let now = Micros::now();
-        let asked_at = asked_at(&response, now);
-        read((leg.list, None), &response.body, self.live, asked_at, now).map_err(|why| ApiError::NoPage {
+        read((leg.list, None), &response.body, &self.answer(&response)).map_err(|why| ApiError::NoPage {
             provider: PROVIDER,
             path,
             why,
@@ -168,8 +168,7 @@ impl StripeApi {
             Err(ApiError::Absent { .. }) => return Ok(None),
             response => response?,
         };
-        let now = Micros::now();
-        object_of(list, &response.body, self.live, asked_at(&response, now), now)
+        object_of(list, &response.body, &self.answer(&response))
             .and_then(|told| is_of(told, of_type, id))
             .map(Some)
             .map_err(|why| ApiError::NoPage { provider: PROVIDER, path, why })
@@ -185,16 +184,25 @@ impl StripeApi {
             Err(ApiError::Absent { .. }) => return Ok(None),
             response => response?,
         };
-        let now = Micros::now();
-        let asked_at = asked_at(&response, now);
+        let answer = self.answer(&response);
         let listed = (List::StripeBalanceTransactions, Some(payout));
-        let mut page = read(listed, &response.body, self.live, asked_at, now)
+        let mut page = read(listed, &response.body, &answer)
             .and_then(|page| if page.leads_on(after) { Ok(page) } else { Err(STUCK_PAGE.to_owned()) })
             .map_err(|why| ApiError::NoPage { provider: PROVIDER, path, why })?;
         if page.next.is_none() {
-            page.envelopes.push(listed_whole(payout, self.live, asked_at, now));
+            page.envelopes.push(listed_whole(payout, &answer));
         }
         Ok(Some(page))
+    }
+
+    /// The same of another account, one that is connected to the key's own.
+    pub fn of_account(self, account: Option<String>) -> StripeApi {
+        StripeApi { account, ..self }
+    }
+
+    fn answer(&self, response: &Response) -> Answer<'_> {
+        let now = Micros::now();
+        Answer { live: self.live, account: self.account.as_deref(), asked_at: asked_at(response, now), now }
     }
 
     /// Of a list, or of the object in it that has this id.
@@ -205,6 +213,10 @@ impl StripeApi {
             .header("authorization", format!("Bearer {}", self.key.expose()))
             .header("stripe-version", VERSION)
             .wants_json();
+        let request = match &self.account {
+            Some(account) => request.header("stripe-account", account.clone()),
+            None => request,
+        };
         let response = ask(&self.client, PROVIDER, &request).await?;
         if response.is_success() {
             return Ok(response);
