@@ -5,7 +5,6 @@
 //! differs in `attempt`, so it is a record of its own. But one claim is one record whoever makes it: of two processes that
 //! claim a message, the log holds the first and tells the other that it is a duplicate.
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -13,7 +12,7 @@ use super::{
     key::MessageKey,
     message::{Columns, Medium, Message, Purpose, State},
 };
-use crate::base::{Digest, Envelope, Micros, PersonId, Source, Via};
+use crate::base::{Digest, Envelope, Micros, PersonId};
 
 const MESSAGE: &str = "message";
 const SUPPRESSION: &str = "suppression.added";
@@ -130,20 +129,12 @@ impl Record {
             Record::Message(_) | Record::Suppression(_) => Digest::of_json(&payload),
         };
         Ok(Envelope {
-            source: Source::Tillstream,
-            event_id,
-            event_type,
-            api_version: None,
-            account: None,
             livemode,
-            occurred_at: at,
-            received_at: at,
-            via: Via::Own,
             object_type: Some(if matches!(self, Record::Message(_)) { MESSAGE } else { "suppression" }.to_owned()),
             object_id: Some(object_id),
             person_hint: person,
             digest: digest.map_err(unwritable)?,
-            payload: Bytes::from(payload),
+            ..Envelope::own(&event_type, event_id, at, payload).map_err(unwritable)?
         })
     }
 }

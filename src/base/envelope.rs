@@ -126,6 +126,29 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// A record of our own: live, of no object and no person. Callers say what differs.
+    ///
+    /// # Errors
+    /// Where `payload` is no JSON.
+    pub fn own(event_type: &str, event_id: String, at: Micros, payload: String) -> Result<Envelope, serde_json::Error> {
+        Ok(Envelope {
+            source: Source::Tillstream,
+            event_id,
+            event_type: event_type.to_owned(),
+            api_version: None,
+            account: None,
+            livemode: true,
+            occurred_at: at,
+            received_at: at,
+            via: Via::Own,
+            object_type: None,
+            object_id: None,
+            person_hint: None,
+            digest: Digest::of_json(&payload)?,
+            payload: Bytes::from(payload),
+        })
+    }
+
     /// The key under which duplicates of this event are found. It is on disk: sources keep their numbers, new ones come last.
     pub fn identity(&self) -> Vec<u8> {
         identity(self.source, &self.event_id, self.digest)

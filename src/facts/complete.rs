@@ -50,6 +50,7 @@ impl Known<'_> {
             }
             Row::ImportedOrder(row) => row.order_ambiguous = self.ambiguous,
             Row::Profile(row) => row.order_ambiguous = self.ambiguous,
+            Row::Alert(row) => row.cleared_at = self.mark(Mark::Closed),
             Row::Message(row) => {
                 row.queued_at = self.mark(Mark::Queued);
                 row.claimed_at = self.mark(Mark::Claimed);

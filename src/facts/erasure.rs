@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -14,7 +13,7 @@ use super::{
     identity::{Attributes, Component, Identifier, IdentifierKind, IdentityClaim},
     suppression::{self, Word},
 };
-use crate::base::{Digest, Envelope, Micros, PersonId, Source, Via};
+use crate::base::{Envelope, Micros, PersonId};
 
 /// The type of the record.
 pub const RECORD: &str = "person.erased";
@@ -48,21 +47,12 @@ impl Erasure {
 
     pub fn envelope(&self, livemode: bool, at: Micros) -> Result<Envelope, serde_json::Error> {
         let payload = serde_json::to_string(self)?;
+        let id = format!("erasure:{}:{}:{livemode}", self.person_id, at.0);
         Ok(Envelope {
-            source: Source::Tillstream,
-            event_id: format!("erasure:{}:{}:{livemode}", self.person_id, at.0),
-            event_type: RECORD.to_owned(),
-            api_version: None,
-            account: None,
             livemode,
-            occurred_at: at,
-            received_at: at,
-            via: Via::Own,
             object_type: Some("person".to_owned()),
             object_id: Some(self.person_id.to_string()),
-            person_hint: None,
-            digest: Digest::of_json(&payload)?,
-            payload: Bytes::from(payload),
+            ..Envelope::own(RECORD, id, at, payload)?
         })
     }
 

@@ -7,6 +7,7 @@
 //! the rows of folded tables; its rows are appended as they are; its claims join [`identity::Component`]s. [`batch`]
 //! makes a table's rows into Arrow.
 
+pub mod alerts;
 mod complete;
 mod decimal;
 mod decode;

@@ -1,10 +1,11 @@
-//! Our own records: what became of the messages we sent, whom we must not write to, and what money was worth.
+//! Our own records: what became of the messages we sent, whom we must not write to, what money was worth, and what was wrong
+//! here.
 //!
 //! Each record tells a part of a message's life. The furthest state leads, whatever came in which order, and what it
 //! leaves open is filled from the earlier ones.
 
 use super::{
-    DecodeError,
+    DecodeError, alerts,
     decode::Event,
     erasure,
     json::{Text, Whole, object},
@@ -35,6 +36,10 @@ pub(super) fn decode(event: &mut Event) -> Result<(), DecodeError> {
     if event.kind() == erasure::RECORD {
         event.decoded.handled = true;
         return erasure::decode(event);
+    }
+    if [alerts::RAISED, alerts::CLEARED].contains(&event.kind()) {
+        event.decoded.handled = true;
+        return alerts::decode(event);
     }
     let record: Record = event.read()?;
     let at = record.at.0.map_or(event.at(), Micros);

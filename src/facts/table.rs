@@ -40,6 +40,7 @@ pub enum Table {
     Discounts,
     MetricEvents,
     Profiles,
+    Alerts,
 }
 
 static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
@@ -51,7 +52,7 @@ static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
 });
 
 impl Table {
-    pub const ALL: [Table; 30] = [
+    pub const ALL: [Table; 31] = [
         Table::PaymentIntents,
         Table::PaymentAttempts,
         Table::Charges,
@@ -82,6 +83,7 @@ impl Table {
         Table::Discounts,
         Table::MetricEvents,
         Table::Profiles,
+        Table::Alerts,
     ];
 
     /// With its schema, as SQL names it.
@@ -188,6 +190,7 @@ impl Table {
             Table::Discounts => ("core.discounts", "discount_id", "created_at"),
             Table::MetricEvents => ("core.metric_events", "event_id", "occurred_at"),
             Table::Profiles => ("core.profiles", "profile_id", "updated_at"),
+            Table::Alerts => ("ops.alerts", "alert_id", "raised_at"),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! One process owns a directory: it holds the lock for as long as an [`Instance`] lives. Everything that changes the
 //! directory goes through here, whether a command asks in its own process or over the socket of a running `serve`.
 
+mod alerts;
 mod backfill;
 mod doctor;
 mod erase;
@@ -93,6 +94,8 @@ pub struct Instance {
     reading_raw: RwLock<()>,
     /// Of single objects the last that Stripe did not tell of.
     unanswered: std::sync::Mutex<Option<wanted::Unanswered>>,
+    /// Held while faults are looked for.
+    alerting: Mutex<()>,
     store: Store,
     /// Released last.
     _lock: DirLock,
@@ -167,6 +170,7 @@ impl Instance {
             forgetting: Mutex::new(()),
             reading_raw: RwLock::new(()),
             unanswered: std::sync::Mutex::default(),
+            alerting: Mutex::new(()),
             settings,
             privacy_key,
             names,
@@ -282,7 +286,6 @@ impl Instance {
         }
         let done = maintained?;
         telemetry::upkept(done.files_merged as u64, done.files_deleted as u64, done.bytes_written);
-        self.resume_erasures().await;
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Instance, OpsError};
 use crate::{
-    base::{Digest, Envelope, Logged, Micros, Offset, Progress, Source, Via, progress::Silent},
+    base::{Envelope, Logged, Micros, Offset, Progress, Source, progress::Silent},
     facts::{Decoder, raw},
     load::at_offsets,
     sources,
@@ -191,20 +191,11 @@ fn judge(decoder: &Decoder, row: &WithPayload, event: Option<&Logged>) -> Result
 fn record(row: &WithPayload) -> Result<Envelope, String> {
     let (id, now) = (row.row.id, Micros::now());
     let payload = json!({ "log_offset": id }).to_string();
+    let own = Envelope::own(raw::RETRIED, format!("quarantine:{id}:{}", now.0), now, payload);
     Ok(Envelope {
-        source: Source::Tillstream,
-        event_id: format!("quarantine:{id}:{}", now.0),
-        event_type: raw::RETRIED.to_owned(),
-        api_version: None,
-        account: None,
         livemode: row.row.livemode,
-        occurred_at: now,
-        received_at: now,
-        via: Via::Own,
         object_type: Some("quarantine".to_owned()),
         object_id: Some(id.to_string()),
-        person_hint: None,
-        digest: Digest::of_json(&payload).map_err(|e| e.to_string())?,
-        payload: Bytes::from(payload),
+        ..own.map_err(|e| e.to_string())?
     })
 }

@@ -43,8 +43,24 @@ pub struct BusinessTime {
 }
 
 impl Instance {
-    /// Runs `pipelines` (all where empty) and looks at the segments.
+    /// Runs `pipelines` (all where empty) and looks at the segments; and at what is wrong, whatever came of it.
     pub async fn run(
+        &self,
+        pipelines: &[String],
+        time: &BusinessTime,
+        full: bool,
+        progress: &dyn Progress,
+    ) -> Result<Ran, OpsError> {
+        let ran = self.run_of(pipelines, time, full, progress).await;
+        if let Err(error) = self.look_for_faults().await {
+            tracing::error!("faults of this run are in no table: {error}");
+        }
+        // What was recorded meanwhile is part of the tables that the caller sees next.
+        self.load(&Silent).await?;
+        ran
+    }
+
+    async fn run_of(
         &self,
         pipelines: &[String],
         time: &BusinessTime,
@@ -81,8 +97,6 @@ impl Instance {
             return Ok(Ran { report, segments: None, messages: None });
         }
         let (segments, messages) = self.activate(another_time.then_some(as_of)).await?;
-        // What activation recorded is part of the tables that the caller sees next.
-        self.load(&Silent).await?;
         Ok(Ran { report, segments: Some(segments), messages: Some(messages) })
     }
 

@@ -9,8 +9,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// From 0 to 99, of which threads have about the middle; on Linux it is a niceness of 10, a tenth of the weight of another thread.
-const PRIORITY: u8 = 22;
+/// How far threads stand back: from 0 to 99, of which others have about the middle.
+#[derive(Clone, Copy)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// Of what somebody waits for in the end. On Linux a niceness of 10, a tenth of the weight of another thread.
+    pub const WORK: Priority = Priority(22);
+    /// Of what may take as long as it likes: a niceness of 15, a third of that.
+    pub const UPKEEP: Priority = Priority(10);
+}
 
 /// A runtime of its own, whose threads that may block stand back too.
 pub struct Background {
@@ -20,9 +28,9 @@ pub struct Background {
 }
 
 impl Background {
-    pub fn start() -> io::Result<Background> {
+    pub fn start(name: &str, priority: Priority) -> io::Result<Background> {
         let mut runtime = Builder::new_multi_thread();
-        runtime.thread_name("background").enable_all().on_thread_start(stand_back);
+        runtime.thread_name(name).enable_all().on_thread_start(move || stand_back(priority));
         let runtime = runtime.build()?;
         Ok(Background { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
@@ -42,8 +50,8 @@ impl Drop for Background {
     }
 }
 
-fn stand_back() {
-    let set = ThreadPriorityValue::try_from(PRIORITY).and_then(|value| {
+fn stand_back(Priority(priority): Priority) {
+    let set = ThreadPriorityValue::try_from(priority).and_then(|value| {
         set_current_thread_priority(ThreadPriority::Crossplatform(value)).map_err(|e| format!("{e:?}"))
     });
     if let Err(error) = set {

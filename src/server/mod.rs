@@ -30,7 +30,7 @@ use tokio::{
     sync::watch,
 };
 
-use self::background::Background;
+use self::background::{Background, Priority};
 pub(crate) use self::listen::{Listener, listen};
 use crate::{
     base::progress::Silent,
@@ -91,8 +91,10 @@ pub async fn serve(
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
     let socket = ops::socket(instance.dir());
     let local = listen_locally(&socket)?;
-    let background = Background::start().map_err(ServeError::Threads)?;
-    let mut work = background.spawn(work::go_on(instance.clone(), app.metrics.clone(), stop.clone()));
+    let background = Background::start("background", Priority::WORK).map_err(ServeError::Threads)?;
+    let keeping = Background::start("upkeep", Priority::UPKEEP).map_err(ServeError::Threads)?;
+    let upkeep = keeping.spawn(work::keep_up(instance.clone(), stop.clone()));
+    let mut work = background.spawn(work::go_on(instance.clone(), upkeep, app.metrics.clone(), stop.clone()));
 
     let http = listen(Listener::Public(listener), routes(app.clone()), connections, stop.clone());
     let commands = listen(Listener::Local(local), local::routes(app), COMMANDS, stop.clone());

@@ -1,5 +1,5 @@
-//! What goes on by itself while `serve` runs: loading, pipelines that are due, messages that are due, upkeep, asking the
-//! providers' APIs for what no webhook brought, and taking in the merchant's topics.
+//! What goes on by itself while `serve` runs: loading, pipelines that are due, messages that are due, upkeep, erasures that were
+//! cut off, asking the providers' APIs for what no webhook brought, taking in the merchant's topics, and looking for faults.
 //!
 //! Each kind of work is a loop of its own that survives its errors: it says what failed, waits, longer with each failure in
 //! a row, and tries again. Only one of each kind runs at a time.
@@ -9,7 +9,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use futures::FutureExt;
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinError, JoinSet},
+    task::{JoinError, JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
 
@@ -27,6 +27,8 @@ const COMMIT_LOOK: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(1000);
 /// Between two rounds of upkeep of the tables: in steady flow a table gets a dozen files meanwhile.
 const UPKEEP: Duration = Duration::from_secs(60);
+/// Between two looks for faults of our own.
+const FAULTS_LOOK: Duration = Duration::from_secs(60);
 /// Between two looks whether exchange rates are a day old.
 const RATES_LOOK: Duration = Duration::from_secs(20);
 /// Stripe's webhooks bring what happens; this is for those that did not arrive.
@@ -43,7 +45,13 @@ const TIDY: Duration = Duration::from_secs(10);
 const AFTER_FAILURE: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
 
 /// Ends when told to stop; earlier, with what ended it, when one of the loops fails beyond repair.
-pub async fn go_on(instance: Arc<Instance>, metrics: Metrics, stop: watch::Receiver<bool>) -> Result<(), JoinError> {
+/// `upkeep`: [`keep_up`], which has threads of its own.
+pub async fn go_on(
+    instance: Arc<Instance>,
+    upkeep: JoinHandle<()>,
+    metrics: Metrics,
+    stop: watch::Receiver<bool>,
+) -> Result<(), JoinError> {
     let mut loops = JoinSet::new();
     loops.spawn(tidy(metrics, stop.clone()).boxed());
     // Boxed, as a task's code is compiled for each type of work.
@@ -59,17 +67,33 @@ pub async fn go_on(instance: Arc<Instance>, metrics: Metrics, stop: watch::Recei
         i.refresh_rates().await
     });
     loops.spawn(rates.boxed());
+    let erasures = repeat("going on with erasures", UPKEEP, instance.clone(), stop.clone(), |i| async move {
+        i.resume_erasures().await;
+        Ok(())
+    });
+    loops.spawn(erasures.boxed());
+    let faults = repeat("looking for faults", FAULTS_LOOK, instance.clone(), stop.clone(), |i| async move {
+        i.look_for_faults().await
+    });
+    loops.spawn(faults.boxed());
     let told = stop.clone();
-    let objects = repeat("asking Stripe for objects", ASK_FOR_OBJECTS, instance.clone(), stop.clone(), move |i| {
+    let objects = repeat("asking Stripe for objects", ASK_FOR_OBJECTS, instance, stop, move |i| {
         let told = told.clone();
         async move { i.ask_for_wanted(told).await }
     });
     loops.spawn(objects.boxed());
-    loops.spawn(repeat("upkeep", UPKEEP, instance, stop, |i| async move { i.upkeep().await }).boxed());
-    while let Some(ended) = loops.join_next().await {
-        ended?;
-    }
-    Ok(())
+    let others = async {
+        while let Some(ended) = loops.join_next().await {
+            ended?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(others, upkeep).map(drop)
+}
+
+/// Upkeep of the tables.
+pub async fn keep_up(instance: Arc<Instance>, stop: watch::Receiver<bool>) {
+    repeat("upkeep", UPKEEP, instance, stop, |i| async move { i.upkeep().await }).await;
 }
 
 /// Where nobody looks at the metrics, they would take more memory with every event.

@@ -6,7 +6,10 @@ use quick_xml::{Reader, events::BytesStart, events::Event};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::base::{Currency, Digest, Envelope, Micros, Source, Via, fx::Rate, time::DAY};
+use crate::base::{Currency, Envelope, Micros, fx::Rate, time::DAY};
+
+/// The type of a day's event.
+const RATES: &str = "fx.rates";
 
 /// Why a document's rates are not taken. It names the place.
 #[derive(Debug, thiserror::Error)]
@@ -104,22 +107,8 @@ pub fn events(rates: &[Rate], origin: &str, received_at: Micros) -> Result<Vec<E
     }
     let event = |((day, base), rates)| {
         let payload = json!({"day": day, "base": base, "origin": origin, "rates": rates}).to_string();
-        Ok(Envelope {
-            source: Source::Tillstream,
-            event_id: format!("fx:{origin}:{base}:{day}"),
-            event_type: "fx.rates".to_owned(),
-            api_version: None,
-            account: None,
-            livemode: true,
-            occurred_at: received_at,
-            received_at,
-            via: Via::Own,
-            object_type: None,
-            object_id: None,
-            person_hint: None,
-            digest: Digest::of_json(&payload)?.with("fx.rates"),
-            payload: payload.into(),
-        })
+        let own = Envelope::own(RATES, format!("fx:{origin}:{base}:{day}"), received_at, payload)?;
+        Ok(Envelope { digest: own.digest.with(RATES), ..own })
     };
     days.into_iter().map(event).collect()
 }

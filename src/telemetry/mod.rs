@@ -157,6 +157,11 @@ pub fn message(channel: &'static str, state: &'static str) {
     counter!("tillstream_messages_total", "channel" => channel, "state" => state).increment(1);
 }
 
+/// Faults of our own that last: rows of `ops.alerts`.
+pub fn alerts_open(open: usize) {
+    gauge!("tillstream_alerts_open").set(open as f64);
+}
+
 /// Of the newest exchange rate, in days; none yet is not told.
 pub fn fx_age(days: Option<i64>) {
     if let Some(days) = days {

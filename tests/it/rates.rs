@@ -143,3 +143,36 @@ fn what_stripe_converted_at_is_a_rate_of_its_day() {
     let wanted = json!({"usd": 9300, "jpy": 610, "back": 108, "early": null, "across": 15246});
     assert_eq!(till.sql(converted), [wanted]);
 }
+
+/// From when it is found to when it is gone, one row, whatever is run meanwhile.
+#[test]
+fn rates_that_are_stale_raise_one_alert_until_they_are_not() {
+    let day = today();
+    let till = Till::new();
+    let file = till.write("rates.csv", "day,base,currency,rate\n2026-01-30,eur,usd,1.1\n");
+    let till = opened(till.set("FX__FILE", file.to_str().unwrap()));
+    let alerts = || {
+        till.sql(
+            "SELECT subject, found LIKE '%2026-01-30%' AS named, cleared_at >= raised_at AS gone, alert_id FROM ops.alerts \
+             WHERE subject = 'exchange rates' ORDER BY raised_at",
+        )
+    };
+    assert!(alerts().is_empty());
+    till.run(&["run"]);
+    let raised = alerts();
+    let first = raised[0]["alert_id"].clone();
+    assert_eq!(raised, [json!({"subject": "exchange rates", "named": true, "gone": null, "alert_id": first})]);
+    till.run(&["run"]);
+    till.run(&["rebuild"]);
+    assert_eq!(alerts(), raised, "it is the same fault");
+    std::fs::remove_dir_all(till.data().join("state")).unwrap();
+    till.run(&["run"]);
+    assert_eq!(alerts(), raised, "and is known by its row where the store was lost");
+    till.write("rates.csv", format!("day,base,currency,rate\n{day},eur,usd,1.2\n"));
+    till.run(&["run"]);
+    let cleared = [json!({"subject": "exchange rates", "named": true, "gone": true, "alert_id": first})];
+    assert_eq!(alerts(), cleared);
+    till.run(&["run"]);
+    till.run(&["rebuild"]);
+    assert_eq!(alerts(), cleared);
+}

@@ -4,6 +4,7 @@
 //! `livemode` and `log_offset`, which the batch adds, as it does `source_account`. No row holds an address, a phone or a name in
 //! clear.
 
+pub mod alerts;
 pub mod balance;
 pub mod behaviour;
 pub mod billing;
@@ -23,7 +24,7 @@ use arrow::{
 };
 use serde::{Deserialize, Serialize, de::SeqAccess};
 
-pub use self::{balance::*, behaviour::*, billing::*, payments::*, people::*, rates::*, risk::*};
+pub use self::{alerts::*, balance::*, behaviour::*, billing::*, payments::*, people::*, rates::*, risk::*};
 use super::Table;
 use crate::base::Offset;
 
@@ -148,6 +149,7 @@ rows! {
     Discounts: Discount,
     MetricEvents: MetricEvent,
     Profiles: Profile,
+    Alerts: Alert,
 }
 
 /// A row, the world it belongs to, and the last log offset that it is true to.
