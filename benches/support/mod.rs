@@ -56,23 +56,59 @@ impl Drop for Server {
 }
 
 /// Bodies without end: a sample shop's Stripe events, in each pass under other ids, and of other people.
-pub struct Bodies(Vec<String>);
+pub struct Bodies(Vec<Body>);
+
+/// How the ids of a shop's customers, and of what they cause, begin: each pass is of others.
+const OBJECTS: [&str; 18] = [
+    "evt_", "pi_", "ch_", "py_", "cus_", "re_", "cs_", "in_", "inpay_", "sub_", "di_", "txn_", "po_", "du_", "prv_",
+    "issfr_", "CLUB", "u_",
+];
+
+/// An event's text, and where in it the number of the pass goes: found once, as whoever posts has to be quick.
+struct Body {
+    text: String,
+    /// Where, and what stands before the number.
+    places: Vec<(usize, char)>,
+}
+
+impl Body {
+    fn of(text: String) -> Body {
+        let ids = OBJECTS.iter().flat_map(|kind| {
+            text.match_indices(&format!("\"{kind}")).map(|(at, found)| at + found.len()).collect::<Vec<_>>()
+        });
+        let addresses = text.match_indices("@example.").map(|(at, _)| (at, '+'));
+        let mut places: Vec<(usize, char)> = ids.map(|at| (at, 'x')).chain(addresses).collect();
+        places.sort_unstable();
+        Body { text, places }
+    }
+
+    fn in_pass(&self, pass: usize) -> String {
+        let (mut body, number, mut from) = (String::with_capacity(self.text.len() + 512), pass.to_string(), 0);
+        for &(at, mark) in &self.places {
+            body.push_str(&self.text[from..at]);
+            body.push(mark);
+            body.push_str(&number);
+            // An id goes on with letters and digits of its own.
+            if mark == 'x' {
+                body.push('x');
+            }
+            from = at;
+        }
+        body.push_str(&self.text[from..]);
+        body
+    }
+}
 
 impl Bodies {
     /// Those of them that are `wanted`.
     pub fn of(customers: u32, days: u32, wanted: impl Fn(&str) -> bool) -> Bodies {
         let shop = Shop { customers, days, sources: vec![Source::Stripe], ..Shop::default() };
         let lines = shop.generate().map(|(_, line)| String::from_utf8_lossy(&line).into_owned());
-        Bodies(lines.filter(|line| wanted(line)).collect())
+        Bodies(lines.filter(|line| wanted(line)).map(Body::of).collect())
     }
 
     pub fn body(&self, n: usize) -> String {
-        let (pass, line) = (n / self.0.len(), &self.0[n % self.0.len()]);
-        ["evt_", "pi_", "ch_", "cus_", "re_", "cs_", "in_", "sub_"]
-            .iter()
-            .fold(line.replace("@example.", &format!("+{pass}@example.")), |body, kind| {
-                body.replace(&format!("\"{kind}"), &format!("\"{kind}{pass}x"))
-            })
+        self.0[n % self.0.len()].in_pass(n / self.0.len())
     }
 }
 
