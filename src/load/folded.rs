@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::{
         base::{Logged, Micros, Pseudonymizer, SharedAddresses, Source},
-        facts::Decoder,
+        facts::{Decoder, Row},
         store::{Store, Vault},
         tests::facts::envelope,
     };
@@ -186,6 +186,15 @@ mod tests {
         ]
     }
 
+    /// A failed try to pay the intent.
+    fn declined(offset: u64, id: &str, created: i64) -> Logged {
+        let object = format!(
+            r#"{{"id":"{id}","object":"charge","payment_intent":"pi_1","amount":1200,"currency":"eur","status":"failed",
+                "created":{created}}}"#
+        );
+        event(offset, "charge.failed", &object)
+    }
+
     struct Home {
         store: Store,
         folder: Folder,
@@ -193,51 +202,75 @@ mod tests {
     }
 
     impl Home {
-        fn new() -> Home {
+        /// One that stored what `events` come to.
+        fn after(events: &[Logged]) -> Home {
             let dir = tempfile::tempdir().unwrap();
             let store = Store::open(&dir.path().join("state")).unwrap();
             let vault = Vault::new(&store, &[7; 32]).unwrap();
             let decoder = Decoder::new(Pseudonymizer::new(&[7; 32]), None, SharedAddresses::default());
-            Home { folder: Folder::open(&store, vault, decoder, "m").unwrap(), store, _dir: dir }
+            let home = Home { folder: Folder::open(&store, vault, decoder, "m").unwrap(), store, _dir: dir };
+            home.at_the_end_of(events);
+            home
         }
 
-        fn folded(&self) -> Folded {
+        fn folded(&self, events: &[Logged]) -> Folded {
             let mut folded = Folded::default();
-            self.folder.fold(&mut folded, &paid(), &[]).unwrap();
+            self.folder.fold(&mut folded, events, &[]).unwrap();
             folded
         }
 
         /// All that is stored once the events were folded to their end.
-        fn at_the_end(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        fn at_the_end_of(&self, events: &[Logged]) -> Vec<(Vec<u8>, Vec<u8>)> {
             let mut batch = self.store.batch();
-            self.folded().store(&self.folder, false, &mut batch).unwrap();
+            self.folded(events).store(&self.folder, false, &mut batch).unwrap();
             batch.commit().unwrap();
             let entries = self.folder.objects.prefix(b"").chain(self.folder.people.prefix(b""));
             entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
         }
     }
 
-    #[test]
-    fn state_that_was_stored_in_part_is_whole_when_the_events_are_folded_again() {
-        let whole = Home::new().at_the_end();
-        let invoice_of = |state: &[(Vec<u8>, Vec<u8>)]| {
-            let charge =
-                state.iter().find(|(key, _)| key.ends_with(b"ch_1") && key[0] == Table::Charges as u8).unwrap();
-            let row = ObjectState::from_bytes(&charge.1).unwrap().row();
-            matches!(row, Some(crate::facts::Row::Charge(charge)) if charge.invoice_id.as_deref() == Some("in_1"))
-        };
-        assert!(invoice_of(&whole), "the charge heard it");
-        let objects = Home::new().folded().in_order().len();
+    /// All that is stored of `events` after those `before`, wherever storing is cut off the first time.
+    fn however_cut(before: &[Logged], events: &[Logged]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let whole = Home::after(before).at_the_end_of(events);
+        let objects = Home::after(before).folded(events).in_order().len();
         assert!(objects > 2);
         for cut in 0..=objects {
-            let home = Home::new();
-            let folded = home.folded();
+            let home = Home::after(before);
+            let folded = home.folded(events);
             let mut batch = home.store.batch();
             for (key, state) in folded.in_order().into_iter().take(cut) {
                 batch.put(&home.folder.objects, key, state.to_bytes().unwrap());
             }
             batch.commit().unwrap();
-            assert_eq!(home.at_the_end(), whole, "the first {cut} of {objects} were stored");
+            assert_eq!(home.at_the_end_of(events), whole, "the first {cut} of {objects} were stored");
         }
+        whole
+    }
+
+    fn row_of(state: &[(Vec<u8>, Vec<u8>)], table: Table, id: &str) -> Row {
+        let is = |key: &[u8]| key.ends_with(id.as_bytes()) && key[0] == table as u8;
+        let (_, bytes) = state.iter().find(|(key, _)| is(key)).unwrap();
+        ObjectState::from_bytes(bytes).unwrap().row().unwrap()
+    }
+
+    #[test]
+    fn state_that_was_stored_in_part_is_whole_when_the_events_are_folded_again() {
+        let whole = however_cut(&[], &paid());
+        let Row::Charge(charge) = row_of(&whole, Table::Charges, "ch_1") else { panic!("a charge") };
+        assert_eq!(charge.invoice_id.as_deref(), Some("in_1"), "the charge heard it");
+    }
+
+    /// Of what they hear some had heard a part before: a try between two that have their numbers, and the invoice of all.
+    #[test]
+    fn what_is_heard_anew_is_heard_however_storing_is_cut_off() {
+        let before = [declined(0, "ch_a", 1_700_000_100), declined(1, "ch_c", 1_700_000_300)];
+        let [.., invoiced] = paid();
+        let whole =
+            however_cut(&before, &[declined(2, "ch_b", 1_700_000_200), Logged { offset: Offset(3), ..invoiced }]);
+        let attempts = ["ch_a", "ch_b", "ch_c"].map(|id| match row_of(&whole, Table::PaymentAttempts, id) {
+            Row::PaymentAttempt(attempt) => (attempt.attempt_no, attempt.invoice_id),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(attempts, [1, 2, 3].map(|no| (Some(no), Some("in_1".to_owned()))));
     }
 }
