@@ -115,7 +115,8 @@ impl Instance {
         if self.runs.get(OPEN)?.is_none_or(|before| *before != *noted) {
             let mut batch = self.store.batch();
             batch.put(&self.runs, OPEN, noted);
-            batch.commit()?;
+            // The log is synced too, and must not know of an alert that the store forgot.
+            batch.commit_durable()?;
         }
         Ok(())
     }

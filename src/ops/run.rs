@@ -56,8 +56,9 @@ impl Instance {
             tracing::error!("faults of this run are in no table: {error}");
         }
         // What was recorded meanwhile is part of the tables that the caller sees next.
-        self.load(&Silent).await?;
-        ran
+        let loaded = self.load(&Silent).await;
+        let ran = ran?;
+        loaded.map(|_| ran)
     }
 
     async fn run_of(
