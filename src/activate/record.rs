@@ -124,17 +124,20 @@ impl Record {
             Record::Suppression(s) => serde_json::to_string(s),
         };
         let payload = payload.map_err(unwritable)?;
+        let own = Envelope::own(&event_type, event_id, at, payload).map_err(unwritable)?;
         let digest = match self {
-            Record::Message(m) if m.state == State::Claimed => Digest::of_json(&m.attempt.to_string()),
-            Record::Message(_) | Record::Suppression(_) => Digest::of_json(&payload),
+            Record::Message(m) if m.state == State::Claimed => {
+                Digest::of_json(&m.attempt.to_string()).map_err(unwritable)?
+            }
+            Record::Message(_) | Record::Suppression(_) => own.digest,
         };
         Ok(Envelope {
             livemode,
             object_type: Some(if matches!(self, Record::Message(_)) { MESSAGE } else { "suppression" }.to_owned()),
             object_id: Some(object_id),
             person_hint: person,
-            digest: digest.map_err(unwritable)?,
-            ..Envelope::own(&event_type, event_id, at, payload).map_err(unwritable)?
+            digest,
+            ..own
         })
     }
 }
