@@ -2,35 +2,33 @@
 //!
 //! Whatever goes into a row passes through here and comes out as a hash.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
     Contact, Decoder,
     identity::{Attributes, Identifier, IdentifierKind, IdentityClaim, Phone},
 };
 use crate::base::{
-    Currency, E164, Micros, PersonId, Pseudonymizer,
+    Currency, E164, Lately, Micros, PersonId, Pseudonymizer,
     phone::BadPhone,
     pseudonym::{self, normal_email},
 };
 
 /// Phones as people wrote them, and the numbers they are. Finding out takes longer than reading the rest of an event,
 /// and the same phone comes with every order of its owner's.
-#[derive(Default)]
-pub(super) struct Phones(Mutex<Generations>);
+pub(super) struct Phones(Mutex<Lately<String, Judged>>);
 
-/// What was asked for lately, and what was before that: the older half is forgotten, never what is in use.
-#[derive(Default)]
-struct Generations {
-    young: HashMap<String, Judged>,
-    old: HashMap<String, Judged>,
-}
+/// Phones remembered at least: some 20 MB.
+const REMEMBERED: usize = 50_000;
 
 /// A number and what is told of it, or why it is none.
 type Judged = Result<(E164, Phone), BadPhone>;
+
+impl Default for Phones {
+    fn default() -> Phones {
+        Phones(Mutex::new(Lately::new(REMEMBERED)))
+    }
+}
 
 impl Phones {
     fn judge(&self, names: &Pseudonymizer, text: &str, region: Option<&str>) -> Judged {
@@ -46,29 +44,8 @@ impl Phones {
         judged
     }
 
-    fn lock(&self) -> MutexGuard<'_, Generations> {
+    fn lock(&self) -> MutexGuard<'_, Lately<String, Judged>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Generations {
-    /// Of one generation: some 20 MB.
-    const MOST: usize = 50_000;
-
-    fn get(&mut self, key: &str) -> Option<Judged> {
-        if let Some(known) = self.young.get(key) {
-            return Some(known.clone());
-        }
-        let (key, known) = self.old.remove_entry(key)?;
-        self.insert(key, known.clone());
-        Some(known)
-    }
-
-    fn insert(&mut self, key: String, judged: Judged) {
-        if self.young.len() >= Self::MOST {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(key, judged);
     }
 }
 

@@ -10,8 +10,8 @@ use arrow::datatypes::{FieldRef, Schema};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Column, JoinType, Result as PlanResult};
 use datafusion::datasource::provider_as_source;
-use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlanBuilder, cast, col, lit};
+use datafusion::functions_aggregate::expr_fn::max;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, cast, lit};
 use datafusion::scalar::ScalarValue;
 
 /// What the name of a table of changes ends with.
@@ -42,13 +42,22 @@ pub fn laid_over(
 
 /// The last version of each object in `changes`. Versions of one object differ in their offset.
 pub fn newest(changes: Arc<dyn TableProvider>, key: &str, schema: &Schema) -> PlanResult<LogicalPlanBuilder> {
-    let rank = row_number()
-        .partition_by(vec![col("changes.livemode"), Expr::Column(of("changes", key))])
-        .order_by(vec![col("changes.log_offset").sort(false, false)])
-        .build()?
-        .alias("newness");
     let columns = columns("changes", schema, &changes.schema());
-    scan("changes", changes)?.window([rank])?.filter(col("newness").eq(lit(1u64)))?.project(columns)
+    let of_last = |name| Expr::Column(of("last", name));
+    let newest = max(of_last("log_offset")).alias("newest");
+    // Of all versions these three columns alone, so that whole rows are passed on as they are read, and not sorted.
+    scan("last", changes.clone())?
+        .aggregate([of_last("livemode"), of_last(key)], [newest])?
+        .join(
+            scan("changes", changes)?.build()?,
+            JoinType::RightSemi,
+            (
+                vec![of("last", "livemode"), of("last", key), Column::from_name("newest")],
+                vec![of("changes", "livemode"), of("changes", key), of("changes", "log_offset")],
+            ),
+            None,
+        )?
+        .project(columns)
 }
 
 /// The columns of `schema` out of a stored table.

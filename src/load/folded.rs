@@ -54,6 +54,11 @@ impl Folded {
         self.below = below;
     }
 
+    /// Objects and people whose state is held.
+    pub fn len(&self) -> usize {
+        self.objects.len() + self.people.len()
+    }
+
     /// The newest row of every object and person that the events changed.
     pub fn rows(&self) -> Changes {
         by_table(self.objects.values().filter_map(changed_row).chain(self.people.rows()))

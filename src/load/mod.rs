@@ -242,8 +242,8 @@ impl Loader {
         self.next
     }
 
-    /// Loads one batch, whose commit goes on while the next is folded. `None`, and everything is committed, when there is
-    /// nothing to load.
+    /// Loads one batch. Batches gather for a commit, which goes on while the next are folded. `None`, and everything is
+    /// committed, when there is nothing to load.
     pub async fn step(&mut self) -> Result<Option<Loaded>, LoadError> {
         let mut loaded = self.fold(BATCH_BYTES, false).await?;
         while let Some(total) = loaded.as_mut()
@@ -253,7 +253,8 @@ impl Loader {
             *total += more;
         }
         match loaded {
-            Some(_) => self.begin_commit(false).await?,
+            Some(_) if self.pending.as_ref().is_some_and(Pending::is_full) => self.begin_commit(false).await?,
+            Some(_) => {}
             None => self.commit().await?,
         }
         Ok(loaded)
@@ -273,6 +274,9 @@ impl Loader {
         }
         if self.commit.as_ref().is_some_and(Commit::is_over) {
             self.end_commit().await?;
+        }
+        if self.pending.as_ref().is_some_and(Pending::hides) {
+            self.begin_commit(true).await?;
         }
         let loaded = self.fold(FOLLOW_BYTES, true).await?;
         if loaded.is_some() && !self.show() {

@@ -24,6 +24,8 @@ use crate::{
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 /// Payload that may wait for a commit: it is held in memory some three times over.
 const COMMIT_BYTES: u64 = 64 << 20;
+/// Objects and people whose state may: each takes a kilobyte or two.
+const COMMIT_STATES: usize = 100_000;
 
 /// See the module.
 pub struct Pending {
@@ -35,8 +37,10 @@ pub struct Pending {
     folded: Folded,
     /// Rows of tables that are only appended to.
     appends: Appends,
-    /// What readers see meanwhile.
+    /// What readers see meanwhile …
     tail: Tail,
+    /// … and whether that is not all.
+    hides: bool,
 }
 
 impl Pending {
@@ -51,6 +55,7 @@ impl Pending {
             folded: Folded::default(),
             appends: Appends::default(),
             tail: Tail::of(STAGE),
+            hides: false,
         }
     }
 
@@ -75,6 +80,7 @@ impl Pending {
         self.last = events.last().map_or(self.last, |e| e.offset);
         self.read_at = Micros::now();
         self.loaded += loaded;
+        self.hides |= !show;
         let changed = if show { self.folded.rows_of(&run) } else { Changes::new() };
         let merchant = folder.merchant_id();
         let mut appends = publish::raw_appends(lake, merchant, self.first, &events, run.quarantined)?;
@@ -89,11 +95,21 @@ impl Pending {
     }
 
     pub fn is_due(&self) -> bool {
-        self.since.elapsed() >= COMMIT_EVERY || self.loaded.bytes >= COMMIT_BYTES
+        self.since.elapsed() >= COMMIT_EVERY || self.is_full()
+    }
+
+    /// Whether no more may wait for the commit.
+    pub fn is_full(&self) -> bool {
+        self.loaded.bytes >= COMMIT_BYTES || self.folded.len() >= COMMIT_STATES
     }
 
     pub fn tail(&self) -> &Tail {
         &self.tail
+    }
+
+    /// Whether some of its rows are not in the tail.
+    pub fn hides(&self) -> bool {
+        self.hides
     }
 
     /// What is folded next reads `below` before the store: state that is on its way there.

@@ -162,6 +162,11 @@ impl People {
         Ok(Some(home))
     }
 
+    /// Components, those that were joined to others among them.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The identities that the batch named, and the merges that the tables do not know yet; of what is surely new the offset at
     /// which it came.
     pub fn rows(&self) -> impl Iterator<Item = Change> + '_ {

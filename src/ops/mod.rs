@@ -30,6 +30,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use serde::Deserialize;
@@ -79,6 +80,8 @@ pub struct Instance {
     place: Place,
     activator: Activator,
     runs: store::Keyspace,
+    /// Until when what follows commits is left to others (`run::REST`).
+    resting: std::sync::Mutex<Option<Instant>>,
     /// Files and backfills that are being taken in.
     taking: AtomicUsize,
     backfills: Backfills,
@@ -170,6 +173,7 @@ impl Instance {
             forgetting: Mutex::new(()),
             reading_raw: RwLock::new(()),
             unanswered: std::sync::Mutex::default(),
+            resting: std::sync::Mutex::default(),
             alerting: Mutex::new(()),
             settings,
             privacy_key,

@@ -1,6 +1,9 @@
 //! Pipelines now, and then who enters which segment and what is sent.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +17,12 @@ use crate::{
     load::Until,
     pipeline::{self, Project, Report, Runner, When},
 };
+
+/// What follows every commit reads all that a shop has seen, and beside a steady flow of events it would take all of a machine:
+/// after each time others have it for so many times as long as that took …
+const REST: u32 = 4;
+/// … but not for longer than a message may be late.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// What a run did.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -156,7 +165,9 @@ impl Instance {
     pub(super) async fn activate(&self, as_of: Option<Micros>) -> Result<(Evaluated, Dispatched), OpsError> {
         let time = || as_of.unwrap_or_else(Micros::now);
         let (session, at) = self.abreast(time()).await?;
+        let began = Instant::now();
         let evaluated = self.activator.evaluate(&session, at).await?;
+        self.rest_after(began.elapsed());
         // A look takes time, in which people pay and unsubscribe; so does sending.
         let mut dispatched = Dispatched::default();
         for _ in 0..LOOKS {
@@ -189,10 +200,12 @@ impl Instance {
     pub async fn run_due(&self, progress: &dyn Progress) -> Result<(), OpsError> {
         let now = Micros::now();
         let loaded = self.loader.lock().await.next().0;
+        let rests = self.rests();
         let due: Vec<String> = self
             .project
             .pipelines()
             .iter()
+            .filter(|p| !rests || !matches!(p.when, When::Commit))
             .filter_map(|p| match self.is_due(&p.name, &p.when, now, loaded) {
                 Ok(true) => Some(Ok(p.name.clone())),
                 Ok(false) => None,
@@ -200,6 +213,7 @@ impl Instance {
             })
             .collect::<Result<_, _>>()?;
         if !due.is_empty() {
+            let began = Instant::now();
             // A model that fails holds up no message.
             match self.run_models(&self.runner, &due, now, false, progress).await {
                 Ok(report) => {
@@ -207,6 +221,7 @@ impl Instance {
                 }
                 Err(error) => tracing::error!("pipelines could not be run: {error}"),
             }
+            self.rest_after(began.elapsed());
             let mut batch = self.store.batch();
             for name in &due {
                 batch.put(&self.runs, name.as_bytes(), [now.0.to_be_bytes(), loaded.to_be_bytes()].concat());
@@ -217,14 +232,24 @@ impl Instance {
         if self.taking.load(Ordering::Acquire) > 0 {
             return Ok(());
         }
-        let fresh = self.runs.get(LOOKED)?.is_none_or(|at| at.as_ref() != loaded.to_be_bytes());
-        if fresh || !due.is_empty() || self.activator.due(now)?.is_some_and(|due| due <= now) {
+        let fresh = || Ok::<_, OpsError>(self.runs.get(LOOKED)?.is_none_or(|at| at.as_ref() != loaded.to_be_bytes()));
+        let is_time = || Ok::<_, OpsError>(self.activator.due(now)?.is_some_and(|due| due <= now));
+        if !due.is_empty() || !rests && (fresh()? || is_time()?) {
             self.activate(None).await?;
             let mut batch = self.store.batch();
             batch.put(&self.runs, LOOKED, loaded.to_be_bytes());
             batch.commit()?;
         }
         Ok(())
+    }
+
+    fn rest_after(&self, work: Duration) {
+        let until = Instant::now() + (work * REST).min(LONGEST_REST);
+        *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    fn rests(&self) -> bool {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
     }
 
     /// A pipeline that never ran here is due; a missed time is made up for once.

@@ -13,7 +13,7 @@
 use std::{
     collections::{HashSet, hash_map::Entry},
     path::Path,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use ahash::HashMap;
@@ -23,18 +23,22 @@ use aws_lc_rs::{
     hkdf::{HKDF_SHA256, KeyType, Salt},
     rand,
 };
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     Batch, Keyspace, Store, StoreError,
     key_file::KeyFile,
     seal::{new_key, open, seal},
 };
+use crate::base::Lately;
 
 /// Says that the privacy key in use is the one that all this was made with.
 const PROOF: &[u8] = b"proof\0of the key";
 /// Entries a batch when many are written: its journal record stays a few MB.
 const AT_ONCE: usize = 10_000;
 const KEY_BYTES: usize = 32;
+/// Entries of which it is remembered that they are kept: the same address comes with every order.
+const REMEMBERED: usize = 50_000;
 
 /// Clones are the same vault.
 #[derive(Clone)]
@@ -48,6 +52,8 @@ struct Inner {
     keys: Keyspace,
     /// Held for writing while people are forgotten.
     wrapping: RwLock<KeyFile>,
+    /// Digests of entries that were kept lately and are there still, each of a name and its text.
+    lately: Mutex<Lately<u128, ()>>,
     path: Arc<Path>,
 }
 
@@ -71,12 +77,14 @@ impl Vault {
         let (entries, keys) = (store.keyspace("vault_entries")?, store.keyspace("vault_keys")?);
         let is_needed = keys.prefix(b"").next().is_some();
         let wrapping = RwLock::new(KeyFile::open(store.dir(), key, is_needed)?);
-        Ok(Vault(Arc::new(Inner { store: store.clone(), entries, keys, wrapping, path })))
+        let lately = Mutex::new(Lately::new(REMEMBERED));
+        Ok(Vault(Arc::new(Inner { store: store.clone(), entries, keys, wrapping, lately, path })))
     }
 
     /// The way to keep texts; nobody is forgotten before it is committed or dropped.
     pub fn sealing(&self) -> Sealing<'_> {
-        Sealing { vault: &self.0, wrapping: self.0.wrapping(), batch: self.0.store.batch(), keys: HashMap::default() }
+        let (wrapping, batch) = (self.0.wrapping(), self.0.store.batch());
+        Sealing { vault: &self.0, wrapping, batch, keys: HashMap::default(), kept: Vec::new() }
     }
 
     /// The text of this kind that `hash` stands for.
@@ -116,6 +124,7 @@ impl Vault {
     pub fn forget(&self, people: &HashSet<String>) -> Result<usize, StoreError> {
         let Inner { store, entries, keys, wrapping, .. } = &*self.0;
         let mut wrapping = wrapping.write().unwrap_or_else(PoisonError::into_inner);
+        self.0.lately().clear();
         // What was cut off before may have taken in keys since.
         if wrapping.is_changing() {
             self.0.renew(&mut wrapping)?;
@@ -161,13 +170,19 @@ pub struct Sealing<'a> {
     batch: Batch,
     /// Of people whose key was read or made.
     keys: HashMap<String, RandomizedNonceKey>,
+    /// Digests of what is there once this is committed.
+    kept: Vec<u128>,
 }
 
 impl Sealing<'_> {
     /// Keeps `plaintext` as what `hash` stands for, for `owner`. Costs no write where it is kept already.
     pub fn put(&mut self, kind: &str, hash: &str, owner: &str, plaintext: &str) -> Result<(), StoreError> {
-        let Sealing { vault, wrapping, batch, keys } = self;
+        let Sealing { vault, wrapping, batch, keys, kept } = self;
         let name = name(kind, hash, owner);
+        let digest = digest(&name, plaintext);
+        if vault.lately().get(&digest).is_some() {
+            return Ok(());
+        }
         let key = match keys.entry(owner.to_owned()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => unknown.insert(match vault.key_of(wrapping, owner) {
@@ -188,18 +203,26 @@ impl Sealing<'_> {
             let sealed = seal(key, &name, plaintext.as_bytes()).ok_or_else(|| vault.damaged())?;
             batch.put(&vault.entries, name, sealed);
         }
+        kept.push(digest);
         Ok(())
     }
 
     /// Survives the death of the process; a power cut after the store's next sync.
     pub fn commit(self) -> Result<(), StoreError> {
-        self.batch.commit()
+        self.batch.commit()?;
+        let mut lately = self.vault.lately();
+        self.kept.into_iter().for_each(|digest| lately.insert(digest, ()));
+        Ok(())
     }
 }
 
 impl Inner {
     fn wrapping(&self) -> RwLockReadGuard<'_, KeyFile> {
         self.wrapping.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lately(&self) -> MutexGuard<'_, Lately<u128, ()>> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn others_have(&self, kind: &str, hash: &str, people: &HashSet<String>) -> Result<bool, StoreError> {
@@ -286,6 +309,15 @@ impl KeyType for Length {
 
 fn name(kind: &str, hash: &str, owner: &str) -> Vec<u8> {
     [kind, hash, owner].join("\0").into_bytes()
+}
+
+fn digest(name: &[u8], text: &str) -> u128 {
+    let mut hasher = Xxh3::new();
+    hasher.update(name);
+    // No text holds this byte.
+    hasher.update(&[0xff]);
+    hasher.update(text.as_bytes());
+    hasher.digest128()
 }
 
 /// Kind, hash and owner.

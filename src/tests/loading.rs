@@ -1,6 +1,11 @@
 //! Tables and state that a crash left apart, and a rebuild beside upkeep: the rows come out as if nothing had happened.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use arrow::{
     array::{AsArray, RecordBatch},
@@ -116,6 +121,27 @@ async fn after_a_commit_that_was_cut_off_no_older_row_is_laid_over_a_newer_one()
     while loader.follow().await.unwrap().is_some() {}
     loader.commit().await.unwrap();
     assert_eq!(lake.snapshot().rows("core.customers").unwrap(), 3_000);
+}
+
+/// What is folded far behind the log is not shown; the commit that shows it must not wait for more to come.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_shown_is_committed_as_soon_as_the_loader_has_caught_up() {
+    let home = tempfile::tempdir().unwrap();
+    let Rooms { log, lake, mut loader } = open(home.path()).await;
+    log.append(vec![charge("ch_0", 0)]).await.unwrap();
+    assert!(loader.step().await.unwrap().is_some());
+    lake.publish();
+    assert!(refunded(&lake.snapshot(), CHARGES).await.is_empty(), "it waits for more to be committed with");
+    log.append(vec![charge("ch_1", 0)]).await.unwrap();
+    assert!(loader.follow().await.unwrap().is_some());
+    let began = Instant::now();
+    while refunded(&lake.snapshot(), CHARGES).await.is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(3), "a commit that is only due is one after five seconds");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        loader.follow().await.unwrap();
+    }
+    let changes = refunded(&lake.snapshot(), &changes_of(CHARGES)).await;
+    assert_eq!(changes, [("ch_1".to_owned(), 0)], "what came since is seen before it is committed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real Apache Kafka (one node, from its own jars) as the log and as a source: it is stopped, killed and started, and so is
-# `serve`, while webhooks come in; the tables are those of a directory without brokers.
+# `serve`, while webhooks come in; the tables are those of a directory without brokers. Then the same by TLS and a password, as
+# hosted clusters want it, with records packed by zstd.
 # Usage: tests/clients/kafka.sh [TILLSTREAM]; wants a build with --features kafka, a JDK of 17 or later, Maven and python3.
 set -euo pipefail
 
@@ -26,19 +27,30 @@ XML
   touch "$jars/whole"
 fi
 
-read -r broker_port controller_port address_port < <(python3 - <<'PY'
+read -r broker_port secured_port controller_port address_port < <(python3 - <<'PY'
 import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
 print(*(s.getsockname()[1] for s in held))
 PY
 )
 brokers=127.0.0.1:$broker_port
+secured=127.0.0.1:$secured_port
+keys=(-alias broker -storetype PKCS12 -keystore "$work/broker.p12" -storepass of-the-script)
+keytool -genkeypair "${keys[@]}" -keyalg EC -groupname secp256r1 -dname CN=broker -ext san=ip:127.0.0.1 -validity 2 2>"$work/java.log"
+keytool -exportcert "${keys[@]}" -rfc -file "$work/broker.pem" 2>>"$work/java.log"
 cat > "$work/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller_port
-listeners=PLAINTEXT://$brokers,CONTROLLER://127.0.0.1:$controller_port
+listeners=PLAINTEXT://$brokers,SASL_SSL://$secured,CONTROLLER://127.0.0.1:$controller_port
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
+ssl.keystore.location=$work/broker.p12
+ssl.keystore.type=PKCS12
+ssl.keystore.password=of-the-script
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_shop="of the script";
 log.dirs=$work/broker
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
@@ -156,3 +168,39 @@ says() { [[ $(ask data "$1" | tail -n 1) == "$2" ]]; }
 await says "SELECT count(*) FROM core.cart_events" 50
 await says "SELECT count(*) FROM raw.quarantine WHERE reason LIKE 'topic shop.events, partition %not JSON%'" 1
 echo "the merchant's topic: 50 events, each once, and one that is none is set aside"
+
+# Another directory of the same topic, which it follows from the beginning.
+for i in $(seq 51 60); do sed -n "s/\"m1\"/\"m$i\"/p" "$work/shop.events" | head -n 1; done >"$work/packed.events"
+kafka ConsoleProducer --topic shop.events --compression-codec zstd <"$work/packed.events" >/dev/null
+await says "SELECT count(*) FROM core.cart_events" 60
+kill "$server" && wait "$server" || true
+by_tls='"security.protocol=SASL_SSL", "sasl.mechanism=PLAIN", "sasl.username=shop", "ssl.ca.location='"$work/broker.pem"'"'
+configure() {
+  cat >"$work/tillstream.toml" <<TOML
+[log]
+kind = "kafka"
+brokers = ["$secured"]
+properties = [$by_tls, "sasl.password=$1", "compression.type=zstd"]
+TOML
+}
+unset TILLSTREAM__LOG__BROKERS TILLSTREAM__KAFKA__BROKERS TILLSTREAM__KAFKA__TOPICS TILLSTREAM__KAFKA__PROPERTIES
+serve_secured() {
+  "$till" --config "$work/tillstream.toml" --data "$work/secured" --quiet serve --listen "127.0.0.1:$address_port" 2>"$work/log" &
+  server=$!
+  started+=("$server")
+}
+configure "another's"
+serve_secured
+tells() { grep -qi "authentication" "$work/log"; }
+await tells
+kill "$server" && wait "$server" || true
+echo "a wrong password is told of"
+configure "of the script"
+serve_secured
+await is_listening
+head -n 1 "$work/shop.ndjson" | sed 's/"id":"evt_/"id":"evt_by_tls_/' >"$work/one.ndjson"
+python3 "$work/post.py" "$address_port" "$work/one.ndjson" >/dev/null
+holds_one_more() { (($(ask_secured "SELECT count(*) FROM raw.events WHERE source = 'stripe'") == expected + 1)); }
+ask_secured() { "$till" --config "$work/tillstream.toml" --data "$work/secured" --quiet sql --format csv "$1" | tail -n 1; }
+await holds_one_more
+echo "by TLS, with a password and zstd: $((expected + 1)) events, each once"
