@@ -182,13 +182,7 @@ impl Activator {
     /// When something is to be done even if nothing happens: a message's time comes, a cart becomes abandoned, a
     /// provider is to be asked. A time in the past means now.
     pub fn due(&self, now: Micros) -> Result<Option<Micros>, ActivateError> {
-        let mut next: Vec<Micros> = Vec::new();
-        for medium in Medium::ALL {
-            if let Some(ready) = self.outbox.next_ready(medium)? {
-                next.push(ready.max(self.held_until(medium).unwrap_or(ready)));
-            }
-        }
-        next.extend(self.outbox.next_unsettled()?);
+        let mut next: Vec<Micros> = self.sends_at()?.into_iter().collect();
         let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
         for segment in self.project.segments() {
             // A segment that was never looked at is looked at now.
@@ -196,6 +190,17 @@ impl Activator {
             next.extend(look.map(|look| resting.get(&segment.name).map_or(look, |rest| look.max(rest.until))));
         }
         drop(resting);
+        Ok(next.into_iter().min())
+    }
+
+    /// When a message's time comes, or a provider is to be asked, whatever the segments say.
+    pub fn sends_at(&self) -> Result<Option<Micros>, ActivateError> {
+        let mut next: Vec<Micros> = self.outbox.next_unsettled()?.into_iter().collect();
+        for medium in Medium::ALL {
+            if let Some(ready) = self.outbox.next_ready(medium)? {
+                next.push(ready.max(self.held_until(medium).unwrap_or(ready)));
+            }
+        }
         Ok(next.into_iter().min())
     }
 

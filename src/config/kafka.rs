@@ -15,10 +15,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// As librdkafka wants it. What a client relies on it sets after these.
+    /// As librdkafka wants it: the certificates that the system trusts, unless others are named. What a client relies on it sets
+    /// after these.
     pub fn client(&self) -> impl Iterator<Item = (&str, String)> {
         let given = self.properties.iter().map(|(name, value)| (name.as_str(), value.expose().to_owned()));
-        given.chain([("bootstrap.servers", self.brokers.join(",")), ("client.id", "tillstream".to_owned())])
+        let trusted = std::iter::once(("ssl.ca.location", "probe".to_owned()));
+        trusted
+            .chain(given)
+            .chain([("bootstrap.servers", self.brokers.join(",")), ("client.id", "tillstream".to_owned())])
     }
 }
 

@@ -122,6 +122,16 @@ impl Lake {
         self.0.published.store(Arc::new(Snapshot::of(self.states(), &tail)));
     }
 
+    /// The same with `new` in place of what of `old` is in the tail. What is new and has a column that its table lacks is not seen
+    /// before it is committed.
+    pub fn replace_in_tail(&self, old: &Tail, new: Tail) {
+        let mut held = self.0.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = std::mem::take(&mut *held).without(old);
+        let fits = new.fits(&self.states().map(|state| (state.name.clone(), state)).collect());
+        *held = if fits { new.and(&rest) } else { rest };
+        self.0.published.store(Arc::new(Snapshot::of(self.states(), &held)));
+    }
+
     /// The same with another tail; false, and nothing is changed, where a table lacks a column that the tail has.
     pub fn publish_with(&self, tail: Tail) -> bool {
         let mut held = self.0.tail.lock().unwrap_or_else(PoisonError::into_inner);

@@ -40,7 +40,8 @@ pub fn laid_over(
         .union(newest)
 }
 
-/// The last version of each object in `changes`. Versions of one object differ in their offset.
+/// The last version of each object in `changes`. Versions of one object differ in their offset: what a table holds and what the
+/// tail has of it are never both seen.
 pub fn newest(changes: Arc<dyn TableProvider>, key: &str, schema: &Schema) -> PlanResult<LogicalPlanBuilder> {
     let columns = columns("changes", schema, &changes.schema());
     let of_last = |name| Expr::Column(of("last", name));

@@ -2,8 +2,8 @@
 //!
 //! A batch of appended rows names the position that they reach. A snapshot shows it only beside a version of its table that
 //! has not come that far, so a row is seen from the tail or from a file, never from both and never from neither. Newer
-//! versions of objects lie over whatever there is until the tail is replaced: some of them are on their way to the base
-//! and some to the changes, and two that say the same are one to whoever reads.
+//! versions of objects lie over whatever there is for as long as they are in the tail: before a table may hold one of them too they
+//! are [replaced](super::Lake::replace_in_tail) by what is appended to which.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -58,6 +58,21 @@ impl Tail {
         if batch.num_rows() > 0 {
             self.tables.entry(table.into()).or_default().push(Arc::new(Part { version, batch }));
         }
+    }
+
+    /// Nothing to be seen.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// Without the parts that are the same in `other`.
+    pub(super) fn without(mut self, other: &Tail) -> Tail {
+        for (table, parts) in &mut self.tables {
+            let theirs = other.tables.get(table).map_or(&[][..], Vec::as_slice);
+            parts.retain(|part| !theirs.iter().any(|their| Arc::ptr_eq(part, their)));
+        }
+        self.tables.retain(|_, parts| !parts.is_empty());
+        self
     }
 
     /// With what another of the same stage has.

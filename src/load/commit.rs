@@ -2,9 +2,12 @@
 //!
 //! What must hold: state is stored only when every table has its rows, and the position behind them last of all, so that a
 //! commit that is cut off anywhere is one that tables and state recognise when it is repeated; what it commits is seen from
-//! memory until it is over.
+//! memory until a table has it, and never from both.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use tokio::task::JoinHandle;
 
@@ -35,8 +38,10 @@ pub struct Rooms {
 pub struct Commit {
     last: Offset,
     loaded: Loaded,
-    /// What readers see until it is over.
-    tail: Tail,
+    /// What readers see of it beside the tables …
+    tail: Arc<Mutex<Tail>>,
+    /// … and where what they do not see begins.
+    hidden: Option<Offset>,
     folded: Arc<Folded>,
     work: JoinHandle<Result<(), LoadError>>,
 }
@@ -44,15 +49,21 @@ pub struct Commit {
 impl Commit {
     /// `gently`: others wait for the disk too.
     pub fn begin(rooms: Rooms, pending: Pending, gently: bool) -> Commit {
-        let Parts { load, loaded, folded, appends, tail } = pending.into_parts();
-        let folded = Arc::new(folded);
+        let Parts { load, loaded, folded, appends, tail, hidden } = pending.into_parts();
+        let (folded, tail) = (Arc::new(folded), Arc::new(Mutex::new(tail)));
         let work = tokio::spawn({
-            let folded = folded.clone();
+            let (folded, tail) = (folded.clone(), tail.clone());
             async move {
                 let began = Instant::now();
                 let (folder, lake, mut batch) = (rooms.folder.clone(), rooms.lake.clone(), rooms.store.batch());
                 let rows = folded.clone();
                 let appends = blocking(move || appends.with_rows(&lake, folder.merchant_id(), rows.rows())).await?;
+                // Objects that are seen as changes of whatever there is would be seen beside themselves.
+                if gently || !lock(&tail).is_empty() {
+                    let mut tail = lock(&tail);
+                    let laid_over = std::mem::replace(&mut *tail, appends.tail(load.last));
+                    rooms.lake.replace_in_tail(&laid_over, tail.clone());
+                }
                 appends.commit(&rooms.lake, load.last).await?;
                 rooms.lake.publish();
                 batch.put(&rooms.progress, NEXT, load.last.next().0.to_be_bytes());
@@ -70,11 +81,17 @@ impl Commit {
                 Ok(())
             }
         });
-        Commit { last: load.last, loaded, tail, folded, work }
+        Commit { last: load.last, loaded, tail, hidden, folded, work }
     }
 
-    pub fn tail(&self) -> &Tail {
-        &self.tail
+    /// Not replaced while it is held.
+    pub fn tail(&self) -> MutexGuard<'_, Tail> {
+        lock(&self.tail)
+    }
+
+    /// The first offset whose rows may not be seen before it is over.
+    pub fn hidden(&self) -> Option<Offset> {
+        self.hidden
     }
 
     /// The state that it stores.
@@ -99,6 +116,10 @@ impl Commit {
     pub async fn end(&mut self) -> Result<(), LoadError> {
         (&mut self.work).await.map_err(|e| LoadError::CutOff(e.to_string()))?
     }
+}
+
+fn lock(tail: &Mutex<Tail>) -> MutexGuard<'_, Tail> {
+    tail.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Last, so that no two rows of `ops.loads` speak of one load.

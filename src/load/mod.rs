@@ -50,9 +50,8 @@ use crate::{
 /// The application id of the loader's commits.
 pub(crate) const STAGE: &str = "load";
 
-/// Payload bytes folded at once: large enough that a commit's fixed cost does not show, small enough that what is in
-/// flight (two batches, one folded while the other is committed; decoded rows take some three times the payload) stays
-/// under a few hundred MB.
+/// Payload bytes folded at once: decoded rows take some three times as much. What is in flight is one of these, what has gathered
+/// for a commit ([`Pending::is_full`], and less than one of these above it), and a commit that is under way.
 const BATCH_BYTES: usize = 24 << 20;
 
 /// Payload bytes folded before they are shown: some tens of milliseconds of work.
@@ -164,7 +163,7 @@ pub struct Place(Arc<[AtomicU64; 2]>);
 /// See [`Place`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reached {
-    /// The first offset whose rows readers do not see yet.
+    /// The first offset whose rows readers may not see yet.
     pub next: Offset,
     /// The first offset that no table holds.
     pub committed: Offset,
@@ -237,9 +236,15 @@ impl Loader {
         self.place.clone()
     }
 
-    /// The first offset whose rows readers do not see yet.
+    /// The first offset that is not folded yet.
     pub fn next(&self) -> Offset {
         self.next
+    }
+
+    /// The first offset whose rows readers may not see yet: what is folded far behind the log is seen when it is committed.
+    pub fn seen(&self) -> Offset {
+        let hidden = self.commit.as_ref().and_then(Commit::hidden);
+        hidden.or_else(|| self.pending.as_ref().and_then(Pending::hidden)).unwrap_or(self.next)
     }
 
     /// Loads one batch. Batches gather for a commit, which goes on while the next are folded. `None`, and everything is
@@ -254,7 +259,7 @@ impl Loader {
         }
         match loaded {
             Some(_) if self.pending.as_ref().is_some_and(Pending::is_full) => self.begin_commit(false).await?,
-            Some(_) => {}
+            Some(_) => self.end_commit_if_over().await?,
             None => self.commit().await?,
         }
         Ok(loaded)
@@ -269,15 +274,13 @@ impl Loader {
     /// The same for whoever calls often: rows are seen at once, and committed when enough have gathered, or when they
     /// have waited long enough. Far behind the log nothing is shown early, since catching up is the faster way.
     pub async fn follow(&mut self) -> Result<Option<Loaded>, LoadError> {
-        if self.log.end().0.saturating_sub(self.next.0) > CATCH_UP || self.is_behind() {
-            return self.step().await;
+        if !self.is_abreast() {
+            let loaded = self.step().await?;
+            self.reveal().await?;
+            return Ok(loaded);
         }
-        if self.commit.as_ref().is_some_and(Commit::is_over) {
-            self.end_commit().await?;
-        }
-        if self.pending.as_ref().is_some_and(Pending::hides) {
-            self.begin_commit(true).await?;
-        }
+        self.end_commit_if_over().await?;
+        self.reveal().await?;
         let loaded = self.fold(FOLLOW_BYTES, true).await?;
         if loaded.is_some() && !self.show() {
             self.commit().await?;
@@ -285,6 +288,26 @@ impl Loader {
             self.begin_commit(true).await?;
         }
         Ok(loaded)
+    }
+
+    /// Whether what is folded is worth showing before it is committed.
+    fn is_abreast(&self) -> bool {
+        self.log.end().0.saturating_sub(self.next.0) <= CATCH_UP && !self.is_behind()
+    }
+
+    /// Begins the commit that shows what was folded far behind the log, once that is no longer so.
+    async fn reveal(&mut self) -> Result<(), LoadError> {
+        let hides = self.pending.as_ref().is_some_and(|pending| pending.hidden().is_some());
+        if hides && self.is_abreast() { self.begin_commit(true).await } else { Ok(()) }
+    }
+
+    /// Loads what is in the log now, and returns when readers see all of it.
+    pub async fn show_all(&mut self) -> Result<(), LoadError> {
+        while self.follow().await?.is_some() {}
+        if self.seen() < self.next {
+            self.commit().await?;
+        }
+        Ok(())
     }
 
     /// Loads everything that is in the log now, and leaves the tables in their shortest form.
@@ -324,6 +347,13 @@ impl Loader {
         Ok(())
     }
 
+    async fn end_commit_if_over(&mut self) -> Result<(), LoadError> {
+        match self.commit.as_ref().is_some_and(Commit::is_over) {
+            true => self.end_commit().await,
+            false => Ok(()),
+        }
+    }
+
     /// Waits for the commit that is under way, if one is.
     async fn end_commit(&mut self) -> Result<(), LoadError> {
         let Some(commit) = &mut self.commit else { return Ok(()) };
@@ -348,8 +378,9 @@ impl Loader {
 
     /// What is not committed yet, seen; false where a table must have another column first.
     fn show(&self) -> bool {
-        let tails = [self.commit.as_ref().map(Commit::tail), self.pending.as_ref().map(Pending::tail)];
-        self.lake.publish_with(tails.into_iter().flatten().fold(Tail::of(STAGE), Tail::and))
+        let committing = self.commit.as_ref().map(Commit::tail);
+        let tails = committing.as_deref().into_iter().chain(self.pending.as_ref().map(Pending::tail));
+        self.lake.publish_with(tails.fold(Tail::of(STAGE), Tail::and))
     }
 
     /// Reads the next events, `bytes` of payload at most, and folds them onto what is pending.
@@ -394,7 +425,7 @@ impl Loader {
     }
 
     fn tell(&self) {
-        self.place.set(Reached { next: self.next, committed: self.committed });
+        self.place.set(Reached { next: self.seen(), committed: self.committed });
     }
 
     /// The log keeps what the tables and the synced state do not hold yet, and little more.

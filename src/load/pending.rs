@@ -22,9 +22,9 @@ use crate::{
 
 /// A commit costs a file and a dozen syncs a table, whatever is in it: every event is too often, some seconds are fine.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
-/// Payload that may wait for a commit: it is held in memory some three times over.
+/// Payload that is enough for a commit, however old: it is held in memory some three times over.
 const COMMIT_BYTES: u64 = 64 << 20;
-/// Objects and people whose state may: each takes a kilobyte or two.
+/// Objects and people whose state is: each takes a kilobyte or two.
 const COMMIT_STATES: usize = 100_000;
 
 /// See the module.
@@ -39,8 +39,8 @@ pub struct Pending {
     appends: Appends,
     /// What readers see meanwhile …
     tail: Tail,
-    /// … and whether that is not all.
-    hides: bool,
+    /// … and where what they do not see begins.
+    hidden: Option<Offset>,
 }
 
 impl Pending {
@@ -55,7 +55,7 @@ impl Pending {
             folded: Folded::default(),
             appends: Appends::default(),
             tail: Tail::of(STAGE),
-            hides: false,
+            hidden: None,
         }
     }
 
@@ -77,10 +77,12 @@ impl Pending {
             quarantined_facts: run.quarantined.len() as u64 - run.rejected,
             unhandled: run.unhandled,
         };
+        if !show && self.hidden.is_none() {
+            self.hidden = events.first().map(|e| e.offset);
+        }
         self.last = events.last().map_or(self.last, |e| e.offset);
         self.read_at = Micros::now();
         self.loaded += loaded;
-        self.hides |= !show;
         let changed = if show { self.folded.rows_of(&run) } else { Changes::new() };
         let merchant = folder.merchant_id();
         let mut appends = publish::raw_appends(lake, merchant, self.first, &events, run.quarantined)?;
@@ -98,7 +100,7 @@ impl Pending {
         self.since.elapsed() >= COMMIT_EVERY || self.is_full()
     }
 
-    /// Whether no more may wait for the commit.
+    /// Whether it is time for a commit, however old it is.
     pub fn is_full(&self) -> bool {
         self.loaded.bytes >= COMMIT_BYTES || self.folded.len() >= COMMIT_STATES
     }
@@ -107,9 +109,9 @@ impl Pending {
         &self.tail
     }
 
-    /// Whether some of its rows are not in the tail.
-    pub fn hides(&self) -> bool {
-        self.hides
+    /// The first offset whose rows are not in the tail.
+    pub fn hidden(&self) -> Option<Offset> {
+        self.hidden
     }
 
     /// What is folded next reads `below` before the store: state that is on its way there.
@@ -126,7 +128,8 @@ impl Pending {
             read_at: self.read_at,
             committed_at: Micros::default(),
         };
-        Parts { load, loaded: self.loaded, folded: self.folded, appends: self.appends, tail: self.tail }
+        let Pending { loaded, folded, appends, tail, hidden, .. } = self;
+        Parts { load, loaded, folded, appends, tail, hidden }
     }
 }
 
@@ -138,4 +141,5 @@ pub struct Parts {
     pub folded: Folded,
     pub appends: Appends,
     pub tail: Tail,
+    pub hidden: Option<Offset>,
 }

@@ -18,7 +18,7 @@ use crate::{
         self, Stamped, Table,
         raw::{self, Quarantined},
     },
-    lake::{Lake, Position, changes_of},
+    lake::{Lake, Position, Tail, changes_of},
 };
 
 /// Tables written at the same time: commits wait for the disk more than for a core.
@@ -44,6 +44,13 @@ impl Appends {
     pub fn with_rows(mut self, lake: &Lake, merchant: &str, rows: Changes) -> Result<Appends, LoadError> {
         self.extend(table_appends(lake, merchant, rows)?);
         Ok(self)
+    }
+
+    /// All of it, to be seen until its tables have come as far as `last`.
+    pub fn tail(&self, last: Offset) -> Tail {
+        let mut tail = Tail::of(STAGE);
+        self.batches().for_each(|(table, batch)| tail.append(table, last.0 as i64, batch.clone()));
+        tail
     }
 
     /// Table by table.

@@ -409,6 +409,25 @@ async fn appends_that_come_during_a_sync_share_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_comes_one_by_one_shares_syncs_and_so_the_pages_that_they_write() {
+    let home = Home::new();
+    let log = home.open().unwrap();
+    let tasks: Vec<_> = (0..200)
+        .map(|i| {
+            // As senders do that do not wait for one another.
+            std::thread::sleep(Duration::from_micros(500));
+            let log = log.clone();
+            tokio::spawn(async move { log.append(vec![event(&i.to_string(), &"x".repeat(1500))]).await })
+        })
+        .collect();
+    for task in tasks {
+        assert!(matches!(task.await.unwrap().unwrap()[..], [Appended::Stored(_)]));
+    }
+    let stats = log.stats();
+    assert!(stats.events == 200 && stats.syncs <= 100, "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_an_offer_at_once_and_an_append_waits() {
     let (home, disk) = (Home::new(), Arc::new(Bad::default()));
     let log = home.open_with(Options { queue_bytes: 4096, ..on(&disk) }).unwrap();

@@ -36,6 +36,19 @@ use crate::{base::Offset, store::remedy, telemetry};
 /// So often a writer that has nothing to do looks whether identities that wait can go to the index.
 const LINGER: Duration = Duration::from_millis(100);
 
+/// Bytes that are worth a sync of their own: the page of 4 KiB that a group ends in is written again with the next group, which
+/// for one event of 2 KB at a time is three bytes a byte.
+const WORTH_A_SYNC: usize = 16 << 10;
+/// For fewer a group waits while others come …
+const SILENCE: Duration = Duration::from_millis(2);
+/// … and for so long at most.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// Groups that nobody joined are followed by none that waits for so long: senders who each wait for their answer before they send
+/// more must not wait for one another.
+const IMPATIENCE: Duration = Duration::from_millis(100);
+/// Requests that must join for the waiting to be worth it.
+const JOINED: usize = 2;
+
 /// The segment that is written to.
 pub(super) struct Active {
     pub segment: Arc<Segment>,
@@ -54,6 +67,7 @@ struct Writer {
     options: Options,
     /// Something was stored since the log was opened.
     dirty: bool,
+    impatient_until: Instant,
 }
 
 pub(super) fn start(
@@ -65,7 +79,7 @@ pub(super) fn start(
 ) -> Result<JoinHandle<()>, LogError> {
     let dir = shared.dir.clone();
     let keeper = Keeper::start(index.clone()).map_err(LogError::io(&dir))?;
-    let writer = Writer { shared, index, keeper, active, options, dirty: false };
+    let writer = Writer { shared, index, keeper, active, options, dirty: false, impatient_until: Instant::now() };
     thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(&requests)).map_err(LogError::io(&dir))
 }
 
@@ -87,11 +101,7 @@ impl Writer {
         while let Some(first) = self.next(requests) {
             let mut group = Group::default();
             self.add(&mut group, first);
-            while group.bytes.len() < self.options.group_bytes
-                && let Ok(request) = requests.try_recv()
-            {
-                self.add(&mut group, request);
-            }
+            self.gather(&mut group, requests);
             self.commit(group);
         }
         self.close();
@@ -112,6 +122,30 @@ impl Writer {
             }
         }
         requests.recv().ok()
+    }
+
+    /// Adds what is in the queue, and what joins a small group in the moments after.
+    fn gather(&mut self, group: &mut Group, requests: &mpsc::Receiver<Request>) {
+        let began = Instant::now();
+        let mut joined = None;
+        while group.bytes.len() < self.options.group_bytes {
+            if let Ok(request) = requests.try_recv() {
+                self.add(group, request);
+                continue;
+            }
+            let is_small = (1..WORTH_A_SYNC).contains(&group.bytes.len());
+            let left = PATIENCE.saturating_sub(began.elapsed());
+            if !is_small || left.is_zero() || began < self.impatient_until {
+                break;
+            }
+            let joined = joined.get_or_insert(0);
+            let Ok(request) = requests.recv_timeout(left.min(SILENCE)) else { break };
+            *joined += 1;
+            self.add(group, request);
+        }
+        if joined.is_some_and(|joined| joined < JOINED) && group.bytes.len() < WORTH_A_SYNC {
+            self.impatient_until = Instant::now() + IMPATIENCE;
+        }
     }
 
     /// Sorts a request's events into new ones and duplicates.

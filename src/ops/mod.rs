@@ -12,6 +12,7 @@ mod export;
 mod fx;
 mod ingest;
 mod lock;
+mod pace;
 mod phones;
 mod quarantine;
 mod rebuild;
@@ -30,13 +31,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
 };
 
 use serde::Deserialize;
 use tokio::sync::{Mutex, RwLock};
 
-use self::backfill::Backfills;
 pub use self::{
     backfill::Backfilled,
     doctor::Finding,
@@ -49,6 +48,7 @@ pub use self::{
     request::{Line, Reply, Request},
     run::{BusinessTime, Ran},
 };
+use self::{backfill::Backfills, pace::Pace};
 use crate::{
     activate::{Activator, Rooms},
     base::{Micros, Progress, Pseudonymizer, fx::CurrentRates, progress::Silent, time::DAY},
@@ -80,8 +80,8 @@ pub struct Instance {
     place: Place,
     activator: Activator,
     runs: store::Keyspace,
-    /// Until when what follows commits is left to others (`run::REST`).
-    resting: std::sync::Mutex<Option<Instant>>,
+    /// Of what follows commits.
+    pace: Pace,
     /// Files and backfills that are being taken in.
     taking: AtomicUsize,
     backfills: Backfills,
@@ -173,7 +173,7 @@ impl Instance {
             forgetting: Mutex::new(()),
             reading_raw: RwLock::new(()),
             unanswered: std::sync::Mutex::default(),
-            resting: std::sync::Mutex::default(),
+            pace: Pace::default(),
             alerting: Mutex::new(()),
             settings,
             privacy_key,

@@ -1,8 +1,8 @@
 //! Pipelines now, and then who enters which segment and what is sent.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering},
-    time::{Duration, Instant},
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use serde::{Deserialize, Serialize};
@@ -17,12 +17,6 @@ use crate::{
     load::Until,
     pipeline::{self, Project, Report, Runner, When},
 };
-
-/// What follows every commit reads all that a shop has seen, and beside a steady flow of events it would take all of a machine:
-/// after each time others have it for so many times as long as that took …
-const REST: u32 = 4;
-/// … but not for longer than a message may be late.
-const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// What a run did.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -156,22 +150,27 @@ impl Instance {
         full: bool,
         progress: &dyn Progress,
     ) -> Result<Report, OpsError> {
-        let log_offset = i64::try_from(self.loader.lock().await.next().0).ok().map(|next| next - 1);
+        let log_offset = i64::try_from(self.loader.lock().await.seen().0).ok().map(|seen| seen - 1);
         let request = pipeline::Request { pipelines: pipelines.to_vec(), as_of, log_offset, full };
         Ok(runner.run(&self.project, &request, progress).await?)
     }
 
     /// Looks at every segment, queues what its triggers want, and sends what is due; at a business time, or now.
     pub(super) async fn activate(&self, as_of: Option<Micros>) -> Result<(Evaluated, Dispatched), OpsError> {
-        let time = || as_of.unwrap_or_else(Micros::now);
-        let (session, at) = self.abreast(time()).await?;
+        let (session, at) = self.abreast(as_of.unwrap_or_else(Micros::now)).await?;
         let began = Instant::now();
         let evaluated = self.activator.evaluate(&session, at).await?;
-        self.rest_after(began.elapsed());
-        // A look takes time, in which people pay and unsubscribe; so does sending.
+        self.pace.worked(began, Instant::now());
+        // A look takes time, in which people pay and unsubscribe.
+        Ok((evaluated, self.send_due(as_of).await?))
+    }
+
+    /// Sends what is due; at a business time, or now.
+    async fn send_due(&self, as_of: Option<Micros>) -> Result<Dispatched, OpsError> {
+        // Sending takes time too.
         let mut dispatched = Dispatched::default();
         for _ in 0..LOOKS {
-            let (session, at) = self.abreast(time()).await?;
+            let (session, at) = self.abreast(as_of.unwrap_or_else(Micros::now)).await?;
             let few = self.activator.dispatch(&session, at).await?;
             let go_on = few.more && !few.messages.is_empty();
             dispatched.join(few);
@@ -179,14 +178,13 @@ impl Instance {
                 break;
             }
         }
-        Ok((evaluated, dispatched))
+        Ok(dispatched)
     }
 
     /// A reader of all that the log holds by now: nobody is written to on less. An error while loading holds it up.
     async fn abreast(&self, at: Micros) -> Result<(Session, Micros), OpsError> {
         self.log.catch_up().await?;
-        let mut loader = self.loader.lock().await;
-        while loader.follow().await?.is_some() {}
+        self.loader.lock().await.show_all().await?;
         Ok((self.session(at)?, at))
     }
 
@@ -199,8 +197,8 @@ impl Instance {
     /// What the clock or new rows make due: pipelines by their schedules, then segments and messages. For `serve`.
     pub async fn run_due(&self, progress: &dyn Progress) -> Result<(), OpsError> {
         let now = Micros::now();
-        let loaded = self.loader.lock().await.next().0;
-        let rests = self.rests();
+        let loaded = self.loader.lock().await.seen().0;
+        let rests = self.pace.rests(Instant::now());
         let due: Vec<String> = self
             .project
             .pipelines()
@@ -221,7 +219,7 @@ impl Instance {
                 }
                 Err(error) => tracing::error!("pipelines could not be run: {error}"),
             }
-            self.rest_after(began.elapsed());
+            self.pace.worked(began, Instant::now());
             let mut batch = self.store.batch();
             for name in &due {
                 batch.put(&self.runs, name.as_bytes(), [now.0.to_be_bytes(), loaded.to_be_bytes()].concat());
@@ -232,24 +230,21 @@ impl Instance {
         if self.taking.load(Ordering::Acquire) > 0 {
             return Ok(());
         }
-        let fresh = || Ok::<_, OpsError>(self.runs.get(LOOKED)?.is_none_or(|at| at.as_ref() != loaded.to_be_bytes()));
-        let is_time = || Ok::<_, OpsError>(self.activator.due(now)?.is_some_and(|due| due <= now));
-        if !due.is_empty() || !rests && (fresh()? || is_time()?) {
+        if !due.is_empty() || !rests && self.has_cause_to_look(now, loaded)? {
             self.activate(None).await?;
             let mut batch = self.store.batch();
             batch.put(&self.runs, LOOKED, loaded.to_be_bytes());
             batch.commit()?;
+        } else if self.activator.sends_at()?.is_some_and(|due| due <= now) {
+            self.send_due(None).await?;
         }
         Ok(())
     }
 
-    fn rest_after(&self, work: Duration) {
-        let until = Instant::now() + (work * REST).min(LONGEST_REST);
-        *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
-    }
-
-    fn rests(&self) -> bool {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    /// Whether there are rows that no segment was looked at with, or somebody's time has come.
+    fn has_cause_to_look(&self, now: Micros, loaded: u64) -> Result<bool, OpsError> {
+        let is_fresh = self.runs.get(LOOKED)?.is_none_or(|at| at.as_ref() != loaded.to_be_bytes());
+        Ok(is_fresh || self.activator.due(now)?.is_some_and(|due| due <= now))
     }
 
     /// A pipeline that never ran here is due; a missed time is made up for once.

@@ -153,7 +153,6 @@ fn who_is_forgotten_loses_their_key_and_nobody_else_theirs() {
     let before = wrapping();
     assert_eq!(vault.forget(&ann).unwrap(), 2);
     assert!(wrapping() != before && wrapping().len() == before.len());
-
     let vault = Vault::new(&store, &[7; 32]).unwrap();
     assert_eq!(vault.get("email", "h1").unwrap(), None);
     assert_eq!(
@@ -174,6 +173,21 @@ fn who_is_forgotten_loses_their_key_and_nobody_else_theirs() {
         Some("ann@example.com"),
         "she came again, under a new key"
     );
+}
+
+/// The vault remembers what it kept lately, to keep it no second time.
+#[test]
+fn what_is_remembered_is_what_is_kept_last_and_does_not_outlive_it() {
+    let (_dir, store) = open();
+    let vault = Vault::new(&store, &[7; 32]).unwrap();
+    let named = |name| keep(&vault, &[("name", "h1", "ann", name)]);
+    let kept = || vault.get("name", "h1").unwrap();
+    ["Ann Smith", "A. Smith", "Ann Smith"].into_iter().for_each(named);
+    assert_eq!(kept().as_deref(), Some("Ann Smith"));
+    vault.forget(&["ann".to_owned()].into()).unwrap();
+    assert_eq!(kept(), None);
+    named("Ann Smith");
+    assert_eq!(kept().as_deref(), Some("Ann Smith"), "she came again");
 }
 
 #[test]

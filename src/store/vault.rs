@@ -23,7 +23,7 @@ use aws_lc_rs::{
     hkdf::{HKDF_SHA256, KeyType, Salt},
     rand,
 };
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     Batch, Keyspace, Store, StoreError,
@@ -52,8 +52,8 @@ struct Inner {
     keys: Keyspace,
     /// Held for writing while people are forgotten.
     wrapping: RwLock<KeyFile>,
-    /// Digests of entries that were kept lately and are there still, each of a name and its text.
-    lately: Mutex<Lately<u128, ()>>,
+    /// Entries that were kept lately and are there still: of the name the text, both as digests.
+    lately: Mutex<Lately<u128, u128>>,
     path: Arc<Path>,
 }
 
@@ -170,8 +170,8 @@ pub struct Sealing<'a> {
     batch: Batch,
     /// Of people whose key was read or made.
     keys: HashMap<String, RandomizedNonceKey>,
-    /// Digests of what is there once this is committed.
-    kept: Vec<u128>,
+    /// What is there once this is committed, as `lately` has it.
+    kept: Vec<(u128, u128)>,
 }
 
 impl Sealing<'_> {
@@ -179,8 +179,8 @@ impl Sealing<'_> {
     pub fn put(&mut self, kind: &str, hash: &str, owner: &str, plaintext: &str) -> Result<(), StoreError> {
         let Sealing { vault, wrapping, batch, keys, kept } = self;
         let name = name(kind, hash, owner);
-        let digest = digest(&name, plaintext);
-        if vault.lately().get(&digest).is_some() {
+        let digests = (xxh3_128(&name), xxh3_128(plaintext.as_bytes()));
+        if vault.lately().get(&digests.0) == Some(digests.1) {
             return Ok(());
         }
         let key = match keys.entry(owner.to_owned()) {
@@ -203,7 +203,7 @@ impl Sealing<'_> {
             let sealed = seal(key, &name, plaintext.as_bytes()).ok_or_else(|| vault.damaged())?;
             batch.put(&vault.entries, name, sealed);
         }
-        kept.push(digest);
+        kept.push(digests);
         Ok(())
     }
 
@@ -211,7 +211,7 @@ impl Sealing<'_> {
     pub fn commit(self) -> Result<(), StoreError> {
         self.batch.commit()?;
         let mut lately = self.vault.lately();
-        self.kept.into_iter().for_each(|digest| lately.insert(digest, ()));
+        self.kept.into_iter().for_each(|(name, text)| lately.insert(name, text));
         Ok(())
     }
 }
@@ -221,7 +221,7 @@ impl Inner {
         self.wrapping.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lately(&self) -> MutexGuard<'_, Lately<u128, ()>> {
+    fn lately(&self) -> MutexGuard<'_, Lately<u128, u128>> {
         self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -309,15 +309,6 @@ impl KeyType for Length {
 
 fn name(kind: &str, hash: &str, owner: &str) -> Vec<u8> {
     [kind, hash, owner].join("\0").into_bytes()
-}
-
-fn digest(name: &[u8], text: &str) -> u128 {
-    let mut hasher = Xxh3::new();
-    hasher.update(name);
-    // No text holds this byte.
-    hasher.update(&[0xff]);
-    hasher.update(text.as_bytes());
-    hasher.digest128()
 }
 
 /// Kind, hash and owner.

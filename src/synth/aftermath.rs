@@ -142,12 +142,9 @@ impl World {
     /// What a payment came to.
     fn settled(&mut self, charge: &Charge, at: i64) {
         let Some(id) = &charge.balance else { return };
-        let kind = if matches!(charge.method, Method::Card { .. }) { "charge" } else { "payment" };
-        let Charge { amount, currency, live, .. } = *charge;
-        let fee = balance::fee(charge);
-        let movement = Movement { id, kind, category: "charge", source: &charge.id, amount, fee, currency, live };
-        self.truth.settled(charge, fee);
-        self.moves(&movement, charge.person, at);
+        let movement = balance::settlement(charge, id, at);
+        self.truth.settled(charge, &movement);
+        self.moves(movement, charge.person, at);
     }
 
     /// The newest refund goes out, or comes back because it failed.
@@ -155,12 +152,15 @@ impl World {
         let Some(refund) = charge.refunds.last() else { return };
         let failed = format!("{}f", refund.balance);
         let (id, kind, amount) = match refund.status {
-            "failed" => (&failed, "refund_failure", refund.amount),
-            _ => (&refund.balance, "refund", -refund.amount),
+            "failed" => (failed, "refund_failure", refund.amount),
+            _ => (refund.balance.clone(), "refund", -refund.amount),
         };
         let Charge { currency, live, .. } = *charge;
-        let movement = Movement { id, kind, category: kind, source: &refund.id, amount, fee: 0, currency, live };
-        self.moves(&movement, charge.person, at);
+        let (source, created) = (refund.id.clone(), at / SECOND);
+        let movement =
+            Movement { id, kind, category: kind, source, amount, fee: 0, currency, rate: None, live, created };
+        let movement = movement.converted(refund.created);
+        self.moves(movement, charge.person, at);
     }
 
     fn update_charge(&mut self, charge: &Charge, person: &Person, at: i64, previous: &str) {
@@ -287,7 +287,7 @@ impl World {
                     self.warn(&charge, at);
                 }
                 if !inquiry {
-                    self.moves_quietly(&charge_json::withdrawal(&charge, &opened));
+                    self.moves_quietly(charge_json::withdrawal(&charge, &opened));
                 }
                 self.tell_dispute(&charge, &person, &opened, at, "charge.dispute.created", None);
                 if !inquiry {
@@ -325,7 +325,7 @@ impl World {
             dispute.reinstated = Some(format!("{}r", dispute.balance));
         }
         if let Some(back) = charge_json::reinstatement(&charge, &dispute) {
-            self.moves_quietly(&back);
+            self.moves_quietly(back);
         }
         self.truth.dispute(&charge, &dispute, Some(before));
         self.tell_dispute(&charge, &person, &dispute, at, "charge.dispute.closed", None);

@@ -29,14 +29,15 @@ impl Truth {
                     self.count("reached", &[(*name).into()], 1);
                 }
             }
-            let consents = [("email", member.email_consent), ("sms", member.sms_consent)];
-            for (channel, consent) in consents.into_iter().filter(|_| member.profile_since.is_some()) {
-                let state = match consent {
+            if member.profile_since.is_some() {
+                let [email, sms] = [member.email_consent, member.sms_consent].map(|consent| match consent {
                     Consent::Never => "never_subscribed",
                     Consent::Subscribed => "subscribed",
                     Consent::Unsubscribed => "unsubscribed",
-                };
-                self.count("consents", &[channel.into(), state.into()], 1);
+                });
+                self.count("consents", &["email".into(), email.into()], 1);
+                self.count("consents", &["sms".into(), sms.into()], 1);
+                self.count("profiles", &[email.into(), sms.into()], 1);
             }
         }
         self.count_shared_phones(crowd, live, person);

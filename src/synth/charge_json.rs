@@ -212,26 +212,29 @@ pub(super) fn refund(of: &Charge, one: &Refund, out: &mut Vec<u8>) {
 }
 
 /// What a dispute takes, with its fee.
-pub(super) fn withdrawal<'a>(of: &Charge, one: &'a Dispute) -> Movement<'a> {
+pub(super) fn withdrawal(of: &Charge, one: &Dispute) -> Movement {
     let Charge { amount, currency, live, .. } = *of;
-    let (id, source, category) = (&one.balance, &one.id, "dispute");
-    Movement { id, kind: "adjustment", category, source, amount: -amount, fee: 1500, currency, live }
+    let (id, source, created) = (one.balance.clone(), one.id.clone(), one.created);
+    let (kind, category) = ("adjustment", "dispute");
+    let taken =
+        Movement { id, kind, category, source, amount: -amount, fee: 1500, currency, rate: None, live, created };
+    taken.converted(created)
 }
 
 /// What comes back of one that is won. The fee stays.
-pub(super) fn reinstatement<'a>(of: &Charge, one: &'a Dispute) -> Option<Movement<'a>> {
-    let id = one.reinstated.as_ref()?;
-    Some(Movement { id, category: "dispute_reversal", amount: of.amount, fee: 0, ..withdrawal(of, one) })
+pub(super) fn reinstatement(of: &Charge, one: &Dispute) -> Option<Movement> {
+    let (id, taken) = (one.reinstated.clone()?, withdrawal(of, one));
+    Some(Movement { id, category: "dispute_reversal", amount: -taken.amount, fee: 0, ..taken })
 }
 
 pub(super) fn dispute(person: &Person, of: &Charge, one: &Dispute, out: &mut Vec<u8>) {
     let mut movements = Vec::new();
     if one.withdrawn {
-        withdrawal(of, one).write(one.created, &mut movements);
+        withdrawal(of, one).write(&mut movements);
     }
     if let Some(back) = reinstatement(of, one) {
         movements.push(b',');
-        back.write(one.created, &mut movements);
+        back.write(&mut movements);
     }
     let movements = String::from_utf8(movements).unwrap_or_default();
     let brand = if let Method::Card { card, .. } = &of.method { card.brand } else { "visa" };

@@ -193,6 +193,20 @@ const QUESTIONS: &[Question] = &[
         keys: 2,
     },
     Question {
+        name: "payout_parts",
+        needs: STRIPE,
+        sql: "SELECT currency, type, count(*) AS transactions, sum(amount) AS amount, sum(fee) AS fee FROM core.balance_transactions WHERE payout_id IS NOT NULL AND type NOT LIKE 'payout%' GROUP BY currency, type ORDER BY currency, type",
+        columns: &["currency", "type", "transactions", "amount", "fee"],
+        keys: 2,
+    },
+    Question {
+        name: "settled_rates",
+        needs: STRIPE,
+        sql: "SELECT base, currency, count(*) AS days, sum(CAST(round(rate * 1000) AS BIGINT)) AS thousandths FROM core.settled_rates GROUP BY base, currency ORDER BY base, currency",
+        columns: &["base", "currency", "days", "thousandths"],
+        keys: 2,
+    },
+    Question {
         name: "subscriptions",
         needs: STRIPE,
         sql: "SELECT currency, status, count(*) AS subscriptions, sum(mrr_micros) AS mrr_micros FROM core.subscriptions GROUP BY currency, status ORDER BY currency, status",
@@ -295,6 +309,13 @@ const QUESTIONS: &[Question] = &[
         needs: KLAVIYO,
         sql: "WITH latest AS (SELECT channel, state, row_number() OVER (PARTITION BY person_id, channel ORDER BY at DESC, state) AS n FROM core.consents WHERE purpose = 'marketing') SELECT channel, state, count(*) AS people FROM latest WHERE n = 1 GROUP BY channel, state ORDER BY channel, state",
         columns: &["channel", "state", "people"],
+        keys: 2,
+    },
+    Question {
+        name: "profiles",
+        needs: KLAVIYO,
+        sql: "SELECT email_consent, sms_consent, count(*) AS profiles FROM core.profiles GROUP BY email_consent, sms_consent ORDER BY email_consent, sms_consent",
+        columns: &["email_consent", "sms_consent", "profiles"],
         keys: 2,
     },
     Question {

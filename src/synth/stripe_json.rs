@@ -60,6 +60,8 @@ pub(super) struct Event<'a> {
     pub request: Option<(String, String)>,
     /// What an `updated` event says of before.
     pub previous: Option<&'a str>,
+    /// Of what was listed as a part of it.
+    pub payout: Option<&'a str>,
 }
 
 impl Event<'_> {
@@ -89,6 +91,10 @@ impl Event<'_> {
         Slot::from(self.request.as_ref().map(|r| &r.1)).write(&mut line);
         text(&mut line, r#"},"type":"#);
         Slot::from(self.kind).write(&mut line);
+        if let Some(payout) = self.payout {
+            text(&mut line, r#","payout":"#);
+            Slot::from(payout).write(&mut line);
+        }
         line.push(b'}');
         Letter { line, id: Some(id), again: Again::Pending(pending) }
     }

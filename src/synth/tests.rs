@@ -171,7 +171,7 @@ fn everything_happens_in_a_shop() {
         charge.dispute.closed checkout.session.completed checkout.session.expired customer.created customer.updated \
         customer.deleted customer.subscription.created customer.subscription.updated customer.subscription.deleted \
         invoice.created invoice.paid invoice.payment_failed invoice_payment.paid balance_transaction.fetched \
-        payout.created payout.paid payout.failed radar.early_fraud_warning.created charge.dispute.funds_withdrawn \
+        payout.created payout.paid payout.reconciliation_completed payout.listed payout.failed radar.early_fraud_warning.created charge.dispute.funds_withdrawn \
         review.opened review.closed page identify profile.updated";
     for kind in wanted.split_whitespace() {
         assert!(kinds.contains(kind), "no {kind}");
@@ -271,6 +271,13 @@ fn the_truth_agrees_with_itself() {
     let of_charges = |r: &Value| r[2] == "charge" || r[2] == "payment";
     let fees = sum(&truth, "balance_transactions", 5, of_charges);
     assert_eq!(fees, sum(&truth, "charges_settled", 3, |_| true));
+    // What is listed as paid out was paid out, but for what came back and went out again.
+    let net = |name, at| sum(&truth, name, at, |_| true) - sum(&truth, name, at + 1, |_| true);
+    let out = sum(&truth, "payouts", 3, |r| r[1] == "paid" || r[1] == "failed");
+    let again = out - net("payout_parts", 3);
+    let returned = sum(&truth, "balance_transactions", 4, |r| r[2] == "payout_failure");
+    assert!((0..=returned).contains(&again) && returned > 0, "{again} of {returned}, which came back");
+    assert!(rows(&truth, "settled_rates").iter().any(|r| r[1] == "sek" && r[2].as_i64() > Some(10)));
     let succeeded = |r: &Value| r[0] == true && r[2] == "succeeded";
     let orders = sum(&truth, "orders", 1, |_| true);
     let direct = orders - sum(&truth, "intents", 3, succeeded);

@@ -28,13 +28,17 @@
 //! - **interval** of a subscription: a span of whole seconds in which neither its status nor its being canceled changed.
 //! - **shared phone**: shown with several people.
 //! - **unmerged**: identifiers less people less merges, which is nought: of a person's identifiers all but one are merged.
+//! - **settled rate**: of a day on which something was converted, what a payment of it was converted at.
+//! - **part of a payout**: what Stripe lists as paid out by it, but for payouts that came back.
+//! - **profile**: at Klaviyo, with what it agreed to by now.
 //! - **consent**: the latest statement for a person and channel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     balance::{Movement, Payout},
     catalog::MEMBERS_COUPON,
+    charge_json::withdrawal,
     delivery::Posted,
     sale::{Charge, Dispute, Failure, Intent, Method, Purchase, Span, Status, Subscription, ThreeDs, Verdict},
     visits::Visits,
@@ -64,6 +68,8 @@ pub(super) struct Truth {
     recoverable: BTreeMap<(u32, String), ()>,
     last_paid: BTreeMap<u32, i64>,
     groups: BTreeMap<(String, i64, &'static str), Group>,
+    /// Days, since 1970, on which something paid in a currency was converted.
+    rated: BTreeSet<(&'static str, i64)>,
     pub(super) visits: Visits,
     pub lines: u64,
     pub duplicates: u64,
@@ -379,8 +385,20 @@ impl Truth {
         }
     }
 
-    pub fn settled(&mut self, charge: &Charge, fee: i64) {
-        self.add("charges_settled", &[charge.live.into(), charge.currency.into()], [1, fee, charge.amount - fee]);
+    pub fn settled(&mut self, charge: &Charge, as_movement: &Movement) {
+        let (fee, net) = (as_movement.fee, as_movement.net());
+        self.add("charges_settled", &[charge.live.into(), charge.currency.into()], [1, fee, net]);
+        let day = charge.created.div_euclid(DAY_SECONDS);
+        if let Some(rate) = as_movement.rate.filter(|_| charge.live && self.rated.insert((charge.currency, day))) {
+            self.add("settled_rates", &[as_movement.currency.into(), charge.currency.into()], [1, rate, 0]);
+        }
+    }
+
+    pub fn paid_out(&mut self, movement: &Movement) {
+        if !movement.kind.starts_with("payout") {
+            let keys = [movement.currency.into(), movement.kind.into()];
+            self.add("payout_parts", &keys, [1, movement.amount, movement.fee]);
+        }
     }
 
     pub fn payout(&mut self, payout: &Payout, before: Option<&'static str>) {
@@ -390,7 +408,7 @@ impl Truth {
     }
 
     pub fn dispute(&mut self, charge: &Charge, dispute: &Dispute, before: Option<&'static str>) {
-        let taken = if dispute.withdrawn { charge.amount } else { 0 };
+        let taken = if dispute.withdrawn { -withdrawal(charge, dispute).amount } else { 0 };
         let left = if dispute.reinstated.is_some() { 0 } else { taken };
         for (status, by, kept) in before.map(|b| (b, -1, taken)).into_iter().chain([(dispute.status, 1, left)]) {
             let keys = [charge.live.into(), charge.currency.into(), status.into()];

@@ -93,6 +93,8 @@ pub(super) struct Say<'a> {
     /// Came of an API request of the shop or of the buyer's browser.
     pub requested: bool,
     pub previous: Option<&'a str>,
+    /// The payout that this was listed as a part of.
+    pub payout: Option<&'a str>,
 }
 
 impl World {
@@ -206,6 +208,7 @@ impl World {
             live: say.live,
             request: say.requested.then(|| (self.delivery.dice(Source::Stripe).id("req_", 14), String::new())),
             previous: say.previous,
+            payout: say.payout,
         };
         let event = self.with_key(event);
         let posted = self.delivery.post(Source::Stripe, event.letter(object), say.at);
@@ -293,7 +296,7 @@ fn profile_nodes(person: &Person, member: &Member) -> Vec<Node> {
 /// `Say` with what most events share.
 impl<'a> Say<'a> {
     pub fn new(at: i64, kind: &'static str, live: bool, person: u32, nodes: &'a [Node]) -> Say<'a> {
-        Say { at, kind, live, person, nodes, reached: 0, requested: true, previous: None }
+        Say { at, kind, live, person, nodes, reached: 0, requested: true, previous: None, payout: None }
     }
 
     pub fn unasked(self) -> Say<'a> {

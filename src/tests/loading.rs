@@ -1,6 +1,7 @@
 //! Tables and state that a crash left apart, and a rebuild beside upkeep: the rows come out as if nothing had happened.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     process::Command,
@@ -11,13 +12,17 @@ use arrow::{
     array::{AsArray, RecordBatch},
     datatypes::Int64Type,
 };
-use datafusion::prelude::SessionContext;
+use datafusion::{
+    datasource::provider_as_source,
+    logical_expr::LogicalPlanBuilder,
+    prelude::{DataFrame, SessionContext},
+};
 use serde_json::json;
 
 use crate::{
     base::{Envelope, Micros, Pseudonymizer, SharedAddresses, Source, progress::Silent},
-    facts::Decoder,
-    lake::{Lake, Snapshot, changes_of},
+    facts::{Decoder, Table},
+    lake::{Lake, Snapshot, changes_of, overlay},
     load::{Folder, Loader, Until, refold},
     log::EventLog,
     sources,
@@ -80,7 +85,10 @@ pub fn copy(from: &Path, to: &Path) {
 /// What was refunded of each charge, by every row that says something of it.
 async fn refunded(snapshot: &Snapshot, table: &str) -> Vec<(String, i64)> {
     let Some(provider) = snapshot.provider(table) else { return Vec::new() };
-    let rows = SessionContext::new().read_table(provider).unwrap();
+    rows_of(SessionContext::new().read_table(provider).unwrap()).await
+}
+
+async fn rows_of(rows: DataFrame) -> Vec<(String, i64)> {
     let batches: Vec<RecordBatch> =
         rows.select_columns(&["charge_id", "amount_refunded"]).unwrap().collect().await.unwrap();
     let of = |batch: &RecordBatch| {
@@ -142,6 +150,56 @@ async fn what_is_not_shown_is_committed_as_soon_as_the_loader_has_caught_up() {
     }
     let changes = refunded(&lake.snapshot(), &changes_of(CHARGES)).await;
     assert_eq!(changes, [("ch_1".to_owned(), 0)], "what came since is seen before it is committed");
+}
+
+/// Rows are seen from memory until a table has them, whichever of two tables comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_beside_commits_sees_each_object_once() {
+    let home = tempfile::tempdir().unwrap();
+    let Rooms { log, lake, mut loader } = open(home.path()).await;
+    log.append(vec![charge("ch_0", 0)]).await.unwrap();
+    load_all(&mut loader).await;
+    let (over, told) = tokio::sync::watch::channel(0u64);
+    let reading = tokio::spawn(async move {
+        let (mut looks, mut most) = (0u64, 0);
+        while told.has_changed().is_ok() {
+            let least = *told.borrow();
+            let seen = charges(&lake.snapshot()).await;
+            let ids: BTreeSet<&String> = seen.iter().map(|(id, _)| id).collect();
+            assert_eq!(ids.len(), seen.len(), "{seen:?}");
+            let sum = seen.iter().map(|(_, refunded)| *refunded as u64).sum::<u64>();
+            assert!(sum >= least.max(most), "{sum} of {least} that was shown, after {most}");
+            (looks, most) = (looks + 1, sum);
+        }
+        (looks, most)
+    });
+    let mut shown = 0;
+    for round in 0..40 {
+        // One is new and stays so, and one has changed; what was new in one round changes in the next.
+        for refunded in [1, 2] {
+            log.append(vec![charge(&format!("ch_{round}"), refunded), charge(&format!("ch_{}", round + 1), 0)])
+                .await
+                .unwrap();
+            while loader.follow().await.unwrap().is_some() {}
+            shown += 1;
+            over.send(shown).unwrap();
+        }
+        loader.commit().await.unwrap();
+    }
+    drop(over);
+    let (looks, most) = reading.await.unwrap();
+    assert!(looks > 20 && most >= 70, "{looks} looks, {most} refunded");
+}
+
+/// Charges as whoever asks sees them: the changes laid over the base.
+async fn charges(snapshot: &Snapshot) -> Vec<(String, i64)> {
+    let (base, changes) = (snapshot.provider(CHARGES).unwrap(), snapshot.provider(&changes_of(CHARGES)));
+    let base_alone = || LogicalPlanBuilder::scan("base", provider_as_source(base.clone()), None).unwrap();
+    let plan = match changes {
+        Some(changes) => overlay::laid_over(base.clone(), changes, "charge_id", &Table::Charges.schema()).unwrap(),
+        None => base_alone(),
+    };
+    rows_of(SessionContext::new().execute_logical_plan(plan.build().unwrap()).await.unwrap()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -203,4 +203,8 @@ python3 "$work/post.py" "$address_port" "$work/one.ndjson" >/dev/null
 holds_one_more() { (($(ask_secured "SELECT count(*) FROM raw.events WHERE source = 'stripe'") == expected + 1)); }
 ask_secured() { "$till" --config "$work/tillstream.toml" --data "$work/secured" --quiet sql --format csv "$1" | tail -n 1; }
 await holds_one_more
+for log in "$work"/broker/tillstream.events-*/*.log; do
+  java_with org.apache.kafka.tools.DumpLogSegments --files "$log"
+done >"$work/packed"
+grep -q "compresscodec: zstd" "$work/packed" || { echo "nothing was packed by zstd" >&2; exit 1; }
 echo "by TLS, with a password and zstd: $((expected + 1)) events, each once"

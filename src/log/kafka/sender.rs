@@ -49,6 +49,9 @@ pub(super) struct Sender {
 impl Sender {
     pub fn new(client: &ClientConfig, topic: &str) -> KafkaResult<Sender> {
         let mut client = client.clone();
+        if client.get("compression.type").or(client.get("compression.codec")).is_none() {
+            client.set("compression.type", "lz4");
+        }
         client
             .set("acks", "all")
             .set("enable.idempotence", "true")
@@ -57,7 +60,6 @@ impl Sender {
             .set("queue.buffering.max.kbytes", (64 << 10).to_string())
             // Events that come at once share a request; more would only delay their answers.
             .set("queue.buffering.max.ms", "2")
-            .set("compression.type", "lz4")
             // As other clients partition by key, should one be used to read the topic.
             .set("partitioner", "murmur2_random");
         let producer = RwLock::new(client.create()?);

@@ -25,9 +25,14 @@ async fn an_object_on_its_way_to_the_base_is_never_out_of_sight() {
     put(&changes, &[(1, 11, 1)], 1).await;
     let mut tail = Tail::of("load");
     tail.lay_over(&changes, versions(&[(1, 12, 2), (2, 20, 3)]));
-    assert!(lake.publish_with(tail));
+    assert!(lake.publish_with(tail.clone()));
     let expected = [["ch_1", "12"], ["ch_2", "20"]];
     assert_eq!(overlaid(&lake.snapshot()).await, expected);
+    let mut in_their_tables = Tail::of("load");
+    in_their_tables.append(&changes, 3, versions(&[(1, 12, 2)]));
+    in_their_tables.append(TABLE, 3, versions(&[(2, 20, 3)]));
+    lake.replace_in_tail(&tail, in_their_tables);
+    assert_eq!(overlaid(&lake.snapshot()).await, expected, "neither is committed");
     assert_eq!(put(&changes, &[(1, 12, 2)], 3).await, expected, "the changes are committed, the base is not");
     assert_eq!(put(TABLE, &[(2, 20, 3)], 3).await, expected, "both are committed");
     assert!(lake.publish_with(Tail::default()));
