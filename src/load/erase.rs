@@ -18,7 +18,7 @@ use arrow::{
 };
 use futures::StreamExt;
 
-use super::{LoadError, Loader, blocking, fold_in, recall, unreadable};
+use super::{FoldIn, LoadError, Loader, blocking, fold_in, recall, unreadable};
 use crate::{
     base::{Envelope, Logged, Offset, Source},
     facts::{
@@ -75,7 +75,7 @@ pub async fn redact(lake: &Lake, decoder: &Decoder, sought: Vec<Sought>) -> Resu
 /// of.
 pub async fn sweep(lake: &Lake) -> Result<(), LoadError> {
     // What was told of them stands in rows that others were laid over.
-    fold_in(lake, true).await?;
+    fold_in(lake, FoldIn::All).await?;
     for table in Table::ALL {
         lake.sweep(table.name()).await?;
         lake.sweep(&changes_of(table.name())).await?;

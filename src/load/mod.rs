@@ -27,10 +27,12 @@ use std::{
     },
 };
 
+use tokio::task::JoinHandle;
+
 pub use erase::{Sought, events_about, redact, sweep};
 pub use fold::Folder;
 pub use people::{PhoneBook, component};
-pub use publish::fold_in;
+pub use publish::{FoldIn, fold_in};
 pub use rebuild::{Refolded, Until, refold};
 pub use recall::{at_offsets, events_of, note_versions, raw_end};
 pub use wanted::Wanted;
@@ -146,6 +148,8 @@ pub struct Loader {
     committed: Offset,
     pending: Option<Pending>,
     commit: Option<Commit>,
+    /// Changes are being folded in, of which a long run of loads would make too many.
+    relief: Option<JoinHandle<()>>,
     /// The tables hold what the store knows nothing of.
     forgotten: bool,
     /// Tables that were lost: their folders, or their newest commits.
@@ -223,6 +227,7 @@ impl Loader {
             committed: next,
             pending: None,
             commit: None,
+            relief: None,
             forgotten,
             lost,
             torn,
@@ -258,9 +263,19 @@ impl Loader {
             *total += more;
         }
         match loaded {
-            Some(_) if self.pending.as_ref().is_some_and(Pending::is_full) => self.begin_commit(false).await?,
+            Some(_) if self.pending.as_ref().is_some_and(Pending::is_full) => {
+                self.begin_commit(false).await?;
+                if self.relief.as_ref().is_none_or(JoinHandle::is_finished) {
+                    self.relief = publish::relieve(&self.lake);
+                }
+            }
             Some(_) => self.end_commit_if_over().await?,
-            None => self.commit().await?,
+            None => {
+                self.commit().await?;
+                if let Some(relief) = self.relief.take() {
+                    relief.await.map_err(|e| LoadError::CutOff(e.to_string()))?;
+                }
+            }
         }
         Ok(loaded)
     }
@@ -323,7 +338,7 @@ impl Loader {
             total += loaded;
             progress.at(total.events);
         }
-        fold_in(&self.lake, false).await?;
+        fold_in(&self.lake, FoldIn::Worthwhile).await?;
         note_versions(&self.lake, &self.store)?;
         progress.end(&format!("{} events", total.events));
         Ok(total)

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use futures::{StreamExt, stream};
+use tokio::task::JoinHandle;
 
 use super::{
     LoadError, STAGE,
@@ -26,8 +27,38 @@ const AT_ONCE: usize = 4;
 
 /// Changes are folded in when they are more than this share of their base …
 const FOLD_IN_SHARE: f64 = 0.1;
-/// … or more than this many rows, past which every query feels them.
+/// … or more than this many rows, past which every query feels them: all of them are in memory while they are folded in.
 const FOLD_IN_ROWS: u64 = 200_000;
+
+/// Of which tables changes are folded in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoldIn {
+    /// Of every one that has any.
+    All,
+    /// Of those that have enough to be worth the rewrite.
+    Worthwhile,
+    /// Of those that have more than should wait for a better time.
+    Crowded,
+}
+
+impl FoldIn {
+    fn takes(self, changes: u64, base: u64) -> bool {
+        let crowded = changes > FOLD_IN_ROWS;
+        match self {
+            _ if changes == 0 => false,
+            FoldIn::All => true,
+            FoldIn::Worthwhile => crowded || changes as f64 > FOLD_IN_SHARE * base as f64,
+            FoldIn::Crowded => crowded,
+        }
+    }
+
+    fn tables(self, lake: &Lake) -> Vec<Table> {
+        let snapshot = lake.snapshot();
+        let rows = |table: &str| snapshot.rows(table).unwrap_or(0);
+        let takes = |table: &Table| self.takes(rows(&changes_of(table.name())), rows(table.name()));
+        Table::ALL.into_iter().filter(|table| table.is_folded() && takes(table)).collect()
+    }
+}
 
 /// Batches on their way into tables, by the table's name.
 #[derive(Default)]
@@ -132,21 +163,12 @@ pub fn hot_rows(lake: &Lake, merchant: &str, rows: Changes) -> Result<Appends, L
     Ok(appends)
 }
 
-/// Lays the changes of each table into its base, beside whatever is loaded meanwhile: of every table that has any, or of
-/// those that have enough to be worth the rewrite. Readers see
-/// both in one snapshot. A table that fails does not keep the others from theirs; the first failure is returned.
-pub async fn fold_in(lake: &Lake, every: bool) -> Result<(), LoadError> {
+/// Lays the changes of tables into their bases, beside whatever is loaded meanwhile. Readers see both in one snapshot. A table
+/// that fails does not keep the others from theirs; the first failure is returned.
+pub async fn fold_in(lake: &Lake, which: FoldIn) -> Result<(), LoadError> {
     let mut failed = None;
-    for table in Table::ALL.into_iter().filter(|t| t.is_folded()) {
-        let (base, changes) = (table.name(), changes_of(table.name()));
-        let snapshot = lake.snapshot();
-        let gathered = snapshot.rows(&changes).unwrap_or(0);
-        let enough = every
-            || gathered > FOLD_IN_ROWS
-            || gathered as f64 > FOLD_IN_SHARE * snapshot.rows(base).unwrap_or(0) as f64;
-        if gathered == 0 || !enough {
-            continue;
-        }
+    for table in which.tables(lake) {
+        let base = table.name();
         if let Err(error) = lake.fold_in(base, table.schema(), table.key(), table.time_column()).await {
             match &failed {
                 None => failed = Some(error),
@@ -156,6 +178,19 @@ pub async fn fold_in(lake: &Lake, every: bool) -> Result<(), LoadError> {
     }
     lake.publish();
     failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// The same of crowded tables, as a task, if there are any. What it cannot do is tried again by whoever folds in next.
+pub fn relieve(lake: &Lake) -> Option<JoinHandle<()>> {
+    if FoldIn::Crowded.tables(lake).is_empty() {
+        return None;
+    }
+    let lake = lake.clone();
+    Some(tokio::spawn(async move {
+        if let Err(error) = fold_in(&lake, FoldIn::Crowded).await {
+            tracing::warn!("changes could not be folded in while events are loaded: {error}");
+        }
+    }))
 }
 
 #[cfg(test)]

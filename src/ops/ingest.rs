@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use super::{Instance, OpsError};
 use crate::{
     base::{Envelope, Micros, Offset, Progress, Source},
-    load::{Loaded, fold_in, note_versions},
+    load::{FoldIn, Loaded, fold_in, note_versions},
     log::Appended,
     sources::{
         self, Batch, Batches, FileError, REJECTED,
@@ -208,7 +208,7 @@ impl Instance {
             }
             drop(loader);
             if last {
-                fold_in(&self.lake, false).await?;
+                fold_in(&self.lake, FoldIn::Worthwhile).await?;
                 note_versions(&self.lake, &self.store)?;
                 return Ok(total);
             }

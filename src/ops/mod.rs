@@ -56,7 +56,7 @@ use crate::{
     engine::{Engine, Limits, Session},
     facts::Decoder,
     lake::Lake,
-    load::{self, Folder, Loaded, Loader, PhoneBook, Place, Wanted, fold_in},
+    load::{self, FoldIn, Folder, Loaded, Loader, PhoneBook, Place, Wanted, fold_in},
     log::EventLog,
     pipeline::{self, Project, Runner},
     store::{self, Store, Vault},
@@ -276,7 +276,8 @@ impl Instance {
         let now = Micros::now();
         let last = self.runs.get(FOLDED_IN)?.and_then(|at| Some(i64::from_be_bytes(at.as_ref().try_into().ok()?)));
         let nightly = last.is_none_or(|last| now.0 - last >= DAY);
-        let folded = fold_in(&self.lake, nightly).await;
+        let which = if nightly { FoldIn::All } else { FoldIn::Worthwhile };
+        let folded = fold_in(&self.lake, which).await;
         let maintained = self.lake.maintain().await;
         self.lake.publish();
         load::note_versions(&self.lake, &self.store)?;

@@ -14,7 +14,7 @@ use crate::{
         Lake, Upkeep, changes_of,
         overlay::{laid_over, newest, scan},
     },
-    load::{Folder, Loader, fold_in},
+    load::{FoldIn, Folder, Loader, fold_in},
     log::EventLog,
     sources,
     store::{Store, Vault},
@@ -182,7 +182,7 @@ async fn live(steps: &[Step], events: &[Envelope], dir: &Path) -> Vec<String> {
             Step::Follow => drop(home.loader.follow().await.unwrap()),
             Step::Load => drop(home.loader.step().await.unwrap()),
             Step::Commit => home.loader.commit().await.unwrap(),
-            Step::FoldIn => fold_in(&home.lake, true).await.unwrap(),
+            Step::FoldIn => fold_in(&home.lake, FoldIn::All).await.unwrap(),
             Step::Merge => drop(home.lake.maintain_with(&upkeep).await.unwrap()),
             Step::Restart => {
                 drop(home);

@@ -191,7 +191,7 @@ serve_secured() {
 }
 configure "another's"
 serve_secured
-tells() { grep -qi "authentication" "$work/log"; }
+tells() { grep -q "refuse the connection, see \[log\] properties: .*uthentication" "$work/log"; }
 await tells
 kill "$server" && wait "$server" || true
 echo "a wrong password is told of"

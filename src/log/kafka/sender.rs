@@ -6,13 +6,13 @@
 //! sends it again.
 
 use std::{
-    sync::{PoisonError, RwLock},
-    time::Duration,
+    sync::{Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, ClientContext,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
     producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer},
@@ -43,7 +43,30 @@ const QUEUE_LOOK: Duration = Duration::from_millis(20);
 pub(super) struct Sender {
     client: ClientConfig,
     topic: String,
-    producer: RwLock<FutureProducer>,
+    producer: RwLock<Producing>,
+}
+
+type Producing = FutureProducer<Refusals>;
+
+/// Tells why brokers turn us away, of which all that is asked of them only says that they cannot be reached.
+#[derive(Default)]
+struct Refusals(Mutex<Option<Instant>>);
+
+/// Every try to connect is refused, and there is one a second and broker.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
+impl ClientContext for Refusals {
+    fn error(&self, error: KafkaError, reason: &str) {
+        use RDKafkaErrorCode::{Authentication, SSL};
+        if !matches!(error.rdkafka_error_code(), Some(Authentication | SSL)) {
+            return;
+        }
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+            *told = Some(Instant::now());
+            tracing::error!("the brokers of [log] refuse the connection, see [log] properties: {reason}");
+        }
+    }
 }
 
 impl Sender {
@@ -62,7 +85,7 @@ impl Sender {
             .set("queue.buffering.max.ms", "2")
             // As other clients partition by key, should one be used to read the topic.
             .set("partitioner", "murmur2_random");
-        let producer = RwLock::new(client.create()?);
+        let producer = RwLock::new(client.create_with_context(Refusals::default())?);
         Ok(Sender { client, topic: topic.to_owned(), producer })
     }
 
@@ -95,7 +118,7 @@ impl Sender {
 
     async fn queue(
         &self,
-        producer: &FutureProducer,
+        producer: &Producing,
         mut record: FutureRecord<'_, String, Vec<u8>>,
         wait: bool,
     ) -> Result<DeliveryFuture, AppendError> {
@@ -111,13 +134,13 @@ impl Sender {
     }
 
     /// A producer that lost count of its records with the brokers says so, and takes no more: the next one begins anew.
-    fn failed(&self, producer: &FutureProducer, error: &KafkaError) -> AppendError {
+    fn failed(&self, producer: &Producing, error: &KafkaError) -> AppendError {
         let mut reason = format!("the brokers did not take it: {error}");
         if let Some((_, why)) = producer.client().fatal_error() {
             reason = format!("{reason} ({why})");
             let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
             if current.client().fatal_error().is_some() {
-                match self.client.create() {
+                match self.client.create_with_context(Refusals::default()) {
                     Ok(new) => *current = new,
                     Err(error) => tracing::error!("no new producer could be made: {error}"),
                 }
