@@ -1,11 +1,18 @@
-//! How SQL is written: sqlparser's general dialect, but for the JSON operators, which bind tighter than a comparison.
+//! How SQL is written: sqlparser's general dialect, but for the JSON operators, which bind tighter than a comparison, and for
+//! `IS DISTINCT FROM`, which ends before `AND`.
 //!
-//! In the general dialect `payload->>'type' = 'x'` is `payload->>('type' = 'x')`. Whatever that one says of what a statement that
+//! In the general dialect `payload->>'type' = 'x'` is `payload->>('type' = 'x')`, and `a IS DISTINCT FROM b AND c` is
+//! `a IS DISTINCT FROM (b AND c)`. Whatever that one says of what a statement that
 //! only reads may hold is asked of it.
 
 use std::any::TypeId;
 
-use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
+use datafusion::sql::sqlparser::{
+    ast::Expr,
+    dialect::{Dialect, GenericDialect, Precedence},
+    keywords::Keyword,
+    parser::{Parser, ParserError},
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -48,6 +55,19 @@ impl Dialect for Ours {
             }
             other => GENERAL.prec_value(other),
         }
+    }
+
+    /// What is compared ends where what is tested by `IS` does, as in PostgreSQL.
+    fn parse_infix(&self, parser: &mut Parser, left: &Expr, _: u8) -> Option<Result<Expr, ParserError>> {
+        let made = if parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            Expr::IsDistinctFrom
+        } else if parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]) {
+            Expr::IsNotDistinctFrom
+        } else {
+            return None;
+        };
+        let right = parser.parse_subexpr(self.prec_value(Precedence::Is));
+        Some(right.map(|right| made(Box::new(left.clone()), Box::new(right))))
     }
 
     general! {

@@ -23,7 +23,7 @@ use crate::{
 /// A commit costs a file and a dozen syncs a table, whatever is in it: every event is too often, some seconds are fine.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 /// Payload that is enough for a commit, however old: it is held in memory some three times over.
-const COMMIT_BYTES: u64 = 64 << 20;
+const COMMIT_BYTES: u64 = 32 << 20;
 /// Objects and people whose state is: each takes a kilobyte or two.
 const COMMIT_STATES: usize = 100_000;
 

@@ -31,6 +31,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -51,7 +52,7 @@ pub use self::{
 use self::{backfill::Backfills, pace::Pace};
 use crate::{
     activate::{Activator, Rooms},
-    base::{Micros, Progress, Pseudonymizer, fx::CurrentRates, progress::Silent, time::DAY},
+    base::{Micros, Offset, Progress, Pseudonymizer, fx::CurrentRates, progress::Silent, time::DAY},
     config::{self, Settings},
     engine::{Engine, Limits, Session},
     facts::Decoder,
@@ -62,6 +63,9 @@ use crate::{
     store::{self, Store, Vault},
     telemetry,
 };
+
+/// Between two looks how far the loader has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// In `runs`: when every change was last folded in.
 const FOLDED_IN: &[u8] = b"\0folded_in";
@@ -78,6 +82,8 @@ pub struct Instance {
     runner: Runner,
     loader: Mutex<Loader>,
     place: Place,
+    /// Where the log ended when it was opened.
+    began_at: Offset,
     activator: Activator,
     runs: store::Keyspace,
     /// Of what follows commits.
@@ -178,6 +184,7 @@ impl Instance {
             settings,
             privacy_key,
             names,
+            began_at: log.end(),
             log,
             lake,
             project,
@@ -223,6 +230,13 @@ impl Instance {
     /// What only another start can mend, and what to see to before it: a sync failed, or state could not be written.
     pub fn fault(&self) -> Option<OpsError> {
         self.log.broken().map(OpsError::from).or_else(|| self.lake.broken().map(OpsError::from))
+    }
+
+    /// Returns when readers see all that the log held when it was opened: what was seen before a kill must not be gone after it.
+    pub async fn caught_up(&self) {
+        while self.place.now().next < self.began_at {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// A reader of what is seen by now, from files and from memory, at business time `as_of`.

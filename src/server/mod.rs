@@ -19,7 +19,7 @@ use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync
 use axum::{
     Json, Router,
     extract::{Path, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -40,6 +40,9 @@ use crate::{
 
 /// Requests under way when the process is told to stop get this long.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+/// A question waits so long for what was in the log at the start.
+const CATCHING_UP: Duration = Duration::from_secs(10);
 
 /// Commands that may be connected at once: more than anyone starts.
 const COMMANDS: usize = 4096;
@@ -162,6 +165,14 @@ async fn ready(State(app): State<App>) -> Response {
     }
 }
 
+/// Nobody is answered on less than was answered before the last stop.
+async fn caught_up(app: &App) -> Result<(), Response> {
+    tokio::time::timeout(CATCHING_UP, app.instance.caught_up()).await.map_err(|_| {
+        let told = "what came before this start is still being loaded, and is not in the tables yet: ask again\n";
+        (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], told).into_response()
+    })
+}
+
 async fn metrics(State(app): State<App>) -> String {
     app.instance.observe();
     app.metrics.render()
@@ -176,6 +187,9 @@ async fn members(State(app): State<App>, Path(segment): Path<String>) -> Respons
 }
 
 async fn performed(app: &App, request: Request) -> Response {
+    if let Err(not_yet) = caught_up(app).await {
+        return not_yet;
+    }
     match app.instance.perform(request, &Silent).await {
         Ok(ops::Reply::Segments(list)) => Json(list).into_response(),
         Ok(ops::Reply::Members(members)) => Json(members).into_response(),

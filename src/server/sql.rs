@@ -13,7 +13,7 @@ use futures::{FutureExt, stream};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::App;
+use super::{App, caught_up};
 use crate::{
     base::Micros,
     engine::{
@@ -43,6 +43,9 @@ pub async fn answer(State(app): State<App>, Json(query): Json<Query>) -> Respons
         Ok(format) => format,
         Err(told) => return (StatusCode::BAD_REQUEST, format!("{told}\n")).into_response(),
     };
+    if let Err(not_yet) = caught_up(&app).await {
+        return not_yet;
+    }
     let session = match app.instance.session(Micros::now()) {
         Ok(session) => session,
         Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

@@ -352,6 +352,21 @@ async fn tables_can_be_listed_and_described() {
 }
 
 #[tokio::test]
+async fn what_is_distinct_is_told_before_and() {
+    let (_engine, session, _dir) = limited(None, None);
+    let cases = [
+        ("true IS DISTINCT FROM true AND false", "false"),
+        ("NOT 1 IS NOT DISTINCT FROM 2 AND 1 > 2", "false"),
+        ("1 IS NOT DISTINCT FROM 1 AND 2 > 1 OR false", "true"),
+        ("NULL IS NOT DISTINCT FROM NULL", "true"),
+        ("1 + 1 IS NOT DISTINCT FROM 4 - 2", "true"),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(csv(&session, &format!("SELECT {sql} AS x")).await, format!("x\n{expected}\n"), "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn json_is_read_in_sql_and_comes_out_as_text() {
     let (_engine, session, _dir) = limited(None, None);
     let payload = r#"'{"data":{"object":{"id":"pi_1","amount":1200,"tags":["a","b"]}}}'"#;

@@ -67,7 +67,7 @@ fn facts_are_right_from_memory_and_from_files_and_after_a_kill_between() {
     drop(serving);
 
     let serving = Serving::start(&till);
-    wait("all of it is seen again", Duration::from_secs(20), || till.count(EVENTS) == all);
+    assert_eq!(till.count(EVENTS), all, "whoever asks first sees all of it again");
     assert!(till.facts() == expected, "facts seen soon after the start");
     post_all(&serving, &events[..50]);
     let late: Vec<String> = rest[..50].iter().map(|e| e.replacen("\"evt_", "\"evt_again_", 1)).collect();
