@@ -54,7 +54,7 @@ pub(crate) const STAGE: &str = "load";
 
 /// Payload bytes folded at once: decoded rows take some three times as much. What is in flight is one of these, what has gathered
 /// for a commit ([`Pending::is_full`], and less than one of these above it), and a commit that is under way.
-const BATCH_BYTES: usize = 24 << 20;
+const BATCH_BYTES: usize = 16 << 20;
 
 /// Payload bytes folded before they are shown: some tens of milliseconds of work.
 const FOLLOW_BYTES: usize = 4 << 20;

@@ -27,8 +27,10 @@ const AT_ONCE: usize = 4;
 
 /// Changes are folded in when they are more than this share of their base …
 const FOLD_IN_SHARE: f64 = 0.1;
-/// … or more than this many rows, past which every query feels them: all of them are in memory while they are folded in.
+/// … or more than this many rows, past which every query feels them.
 const FOLD_IN_ROWS: u64 = 200_000;
+/// During a long load when they are more than this: all are in memory while they are folded in, beside what is loaded.
+const CROWDED: u64 = 80_000;
 
 /// Of which tables changes are folded in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +45,10 @@ pub enum FoldIn {
 
 impl FoldIn {
     fn takes(self, changes: u64, base: u64) -> bool {
-        let crowded = changes > FOLD_IN_ROWS;
         match self {
-            _ if changes == 0 => false,
-            FoldIn::All => true,
-            FoldIn::Worthwhile => crowded || changes as f64 > FOLD_IN_SHARE * base as f64,
-            FoldIn::Crowded => crowded,
+            FoldIn::All => changes > 0,
+            FoldIn::Worthwhile => changes > FOLD_IN_ROWS || changes as f64 > FOLD_IN_SHARE * base as f64,
+            FoldIn::Crowded => changes > CROWDED,
         }
     }
 
