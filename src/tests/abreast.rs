@@ -94,7 +94,9 @@ async fn a_file_is_taken_in_to_its_end_before_anybody_is_written_to() {
     let unseen = || instance.segments().unwrap().into_iter().filter(|s| s.looked_at.is_none()).count();
     assert!(unseen() > 0, "nobody looks while a file is taken in");
     // The pipelines that ran meanwhile are followed by a rest.
+    let began = std::time::Instant::now();
     while unseen() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(90), "a rest is a minute at most");
         instance.run_due(&Silent).await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -12,11 +12,7 @@ use arrow::{
     array::{AsArray, RecordBatch},
     datatypes::Int64Type,
 };
-use datafusion::{
-    datasource::provider_as_source,
-    logical_expr::LogicalPlanBuilder,
-    prelude::{DataFrame, SessionContext},
-};
+use datafusion::prelude::{DataFrame, SessionContext};
 use serde_json::json;
 
 use crate::{
@@ -194,10 +190,9 @@ async fn whoever_reads_beside_commits_sees_each_object_once() {
 /// Charges as whoever asks sees them: the changes laid over the base.
 async fn charges(snapshot: &Snapshot) -> Vec<(String, i64)> {
     let (base, changes) = (snapshot.provider(CHARGES).unwrap(), snapshot.provider(&changes_of(CHARGES)));
-    let base_alone = || LogicalPlanBuilder::scan("base", provider_as_source(base.clone()), None).unwrap();
     let plan = match changes {
-        Some(changes) => overlay::laid_over(base.clone(), changes, "charge_id", &Table::Charges.schema()).unwrap(),
-        None => base_alone(),
+        Some(changes) => overlay::laid_over(base, changes, "charge_id", &Table::Charges.schema()).unwrap(),
+        None => overlay::scan("base", base).unwrap(),
     };
     rows_of(SessionContext::new().execute_logical_plan(plan.build().unwrap()).await.unwrap()).await
 }
