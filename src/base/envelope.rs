@@ -149,17 +149,13 @@ impl Envelope {
         })
     }
 
-    /// The key under which duplicates of this event are found. It is on disk: sources keep their numbers, new ones come last.
-    pub fn identity(&self) -> Vec<u8> {
-        identity(self.source, &self.event_id, self.digest)
+    /// Which event it is.
+    pub fn identity(&self) -> Identity<'_> {
+        let Envelope { source, event_id, event_type, digest, .. } = self;
+        Identity { source: *source, event_id, event_type, digest: *digest }
     }
 
-    /// The key under which other renderings of this event are found, where there may be any.
-    pub fn name(&self) -> Option<Vec<u8>> {
-        name(self.source, &self.event_id, &self.event_type)
-    }
-
-    /// Whether its source itself gave it to us: then its name alone says which event it is.
+    /// Whether its source itself gave it to us: then its name alone says which event it is ([`Identity::name`]).
     pub fn is_first_hand(&self) -> bool {
         matches!(self.via, Via::Webhook | Via::Api)
     }
@@ -170,20 +166,37 @@ impl Envelope {
     }
 }
 
-/// See [`Envelope::identity`].
-pub fn identity(source: Source, event_id: &str, digest: Digest) -> Vec<u8> {
-    let mut key = Vec::with_capacity(event_id.len() + 9);
-    key.push(source as u8);
-    key.extend_from_slice(event_id.as_bytes());
-    key.extend_from_slice(&digest.0.to_be_bytes());
-    key
+/// What tells an event from others. Fields as in [`Envelope`].
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    pub source: Source,
+    pub event_id: &'a str,
+    pub event_type: &'a str,
+    pub digest: Digest,
 }
 
-/// See [`Envelope::name`]. Stripe writes one event anew for each API version that it is asked for in, an endpoint's or a
-/// request's. The type is part of it since a thin event goes by the id of the one that it announces.
-pub fn name(source: Source, event_id: &str, event_type: &str) -> Option<Vec<u8>> {
-    // No identity begins with this byte.
-    (source == Source::Stripe).then(|| [&[!(source as u8)], event_id.as_bytes(), &[0], event_type.as_bytes()].concat())
+/// The type alone tells no event from another.
+impl PartialEq for Identity<'_> {
+    fn eq(&self, other: &Identity<'_>) -> bool {
+        (self.source, self.event_id, self.digest) == (other.source, other.event_id, other.digest)
+    }
+}
+
+impl Identity<'_> {
+    /// What duplicates of the event have too. It is on disk: sources keep their numbers, new ones come last.
+    pub fn key(&self) -> Vec<u8> {
+        [&[self.source as u8], self.event_id.as_bytes(), &self.digest.0.to_be_bytes()].concat()
+    }
+
+    /// What other renderings of the event have too, where there may be any: Stripe writes one event anew for each API version
+    /// that it is asked for in, an endpoint's or a request's. The type is part of it since a thin event goes by the id of the
+    /// one that it announces.
+    pub fn name(&self) -> Option<Vec<u8>> {
+        let Identity { source, event_id, event_type, .. } = self;
+        // No key begins with this byte.
+        let first = !(*source as u8);
+        (*source == Source::Stripe).then(|| [&[first], event_id.as_bytes(), &[0], event_type.as_bytes()].concat())
+    }
 }
 
 /// A payload's bytes, as they are.

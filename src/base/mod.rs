@@ -19,7 +19,7 @@ pub mod time;
 
 pub use backoff::Backoff;
 pub use digest::Digest;
-pub use envelope::{Envelope, Logged, Source, Via};
+pub use envelope::{Envelope, Identity, Logged, Source, Via};
 pub use ids::{Offset, PersonId};
 pub use lately::Lately;
 pub use money::{Currency, Money};

@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
 fn whole(error: &anyhow::Error) -> String {
     let mut told = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !told.ends_with(&cause) {
+        if !told.contains(&cause) {
             told = format!("{told}: {cause}");
         }
     }

@@ -278,7 +278,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     },
     Opt {
         name: "pipelines.dir",
-        meaning: "The folder of pipelines/ and sql/ to use instead of those that are built in",
+        meaning: "The folder of pipelines/ and sql/ to use; a file there takes the place of a built-in one of its name",
         set: |s, v| put(&mut s.pipelines.dir, v.path().map(Some)),
         show: |s| path(s.pipelines.dir.as_deref()),
     },

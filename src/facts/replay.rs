@@ -7,7 +7,7 @@ use arrow::{
 use bytes::Bytes;
 
 use super::raw;
-use crate::base::{Digest, Envelope, Logged, Micros, Offset, Source, Via, envelope};
+use crate::base::{Digest, Envelope, Identity, Logged, Micros, Offset, Source, Via};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
@@ -60,13 +60,13 @@ pub fn events(batch: &RecordBatch) -> Result<Vec<Logged>, ReplayError> {
 }
 
 /// What tells an event from every other ([`Envelope::identity`]) or names it ([`Envelope::name`]), and where it stood.
-pub type Identity = (Vec<u8>, Offset);
+pub type Identified<'a> = (Identity<'a>, Offset);
 
 /// The columns of `raw.events` that say it.
 pub const IDENTITY: [&str; 5] = ["source", "event_id", "type", "digest", "log_offset"];
 
-/// The identities and names of a batch with the columns [`IDENTITY`].
-pub fn identities(batch: &RecordBatch) -> Result<Vec<Identity>, ReplayError> {
+/// The identities of a batch with the columns [`IDENTITY`].
+pub fn identities(batch: &RecordBatch) -> Result<Vec<Identified<'_>>, ReplayError> {
     let (types, digests) = (Texts::of(batch, "type")?, Texts::of(batch, "digest")?);
     let digest = |i| u64::from_str_radix(digests.text(i), 16).ok().map(Digest);
     identities_of(batch, |i, _| Some((types.text(i), digest(i)?)))
@@ -74,7 +74,7 @@ pub fn identities(batch: &RecordBatch) -> Result<Vec<Identity>, ReplayError> {
 
 /// Those of rejected input, of a batch of `raw.quarantine` with `source`, `event_id` and `log_offset`. Events that only
 /// failed to become facts are in `raw.events` too, and are left out.
-pub fn rejected_identities(batch: &RecordBatch) -> Result<Vec<Identity>, ReplayError> {
+pub fn rejected_identities(batch: &RecordBatch) -> Result<Vec<Identified<'_>>, ReplayError> {
     identities_of(batch, |_, id| Some((raw::REJECTED, raw::rejected_digest(id)?)))
 }
 
@@ -82,19 +82,19 @@ pub fn rejected_identities(batch: &RecordBatch) -> Result<Vec<Identity>, ReplayE
 fn identities_of<'a>(
     batch: &'a RecordBatch,
     says: impl Fn(usize, &str) -> Option<(&'a str, Digest)>,
-) -> Result<Vec<Identity>, ReplayError> {
+) -> Result<Vec<Identified<'a>>, ReplayError> {
     let (sources, ids) = (Texts::of(batch, "source")?, Texts::of(batch, "event_id")?);
     let offsets = batch.column_by_name("log_offset").and_then(|c| c.as_primitive_opt::<Int64Type>());
     let offsets = offsets.ok_or(ReplayError::Column("log_offset"))?;
     let mut all = Vec::with_capacity(batch.num_rows());
     for i in 0..batch.num_rows() {
-        let Some((event_type, digest)) = says(i, ids.text(i)) else { continue };
+        let event_id = ids.text(i);
+        let Some((event_type, digest)) = says(i, event_id) else { continue };
         let bad =
             |column, value: &str| ReplayError::Value { offset: offsets.value(i), column, value: value.to_owned() };
         let source = sources.text(i).parse::<Source>().map_err(|_| bad("source", sources.text(i)))?;
         let offset = Offset(u64::try_from(offsets.value(i)).map_err(|_| bad("log_offset", "a negative number"))?);
-        all.push((envelope::identity(source, ids.text(i), digest), offset));
-        all.extend(envelope::name(source, ids.text(i), event_type).map(|name| (name, offset)));
+        all.push((Identity { source, event_id, event_type, digest }, offset));
     }
     Ok(all)
 }

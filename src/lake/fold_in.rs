@@ -108,37 +108,51 @@ fn holds(current: Option<&TableState>, files: &[Arc<DataFile>]) -> bool {
 
 /// The newest version of every object that has changed.
 struct Newest {
-    rows: RecordBatch,
+    /// As they were read: one batch of them all would be all of it twice.
+    rows: Vec<RecordBatch>,
     /// Of each id, in test mode and in live mode.
-    places: HashMap<String, [Option<usize>; 2]>,
+    places: HashMap<String, [Option<Place>; 2]>,
     key: String,
 }
+
+/// A batch and a row of it.
+type Place = (usize, usize);
 
 impl Newest {
     async fn of(changed: Arc<TableState>, key: &str, schema: &SchemaRef) -> PlanResult<Newest> {
         let plan = newest(Arc::new(Scan::new(changed)), key, schema)?.build()?;
-        let batches: Vec<RecordBatch> = execute(plan).await?.try_collect().await?;
-        let rows = concat_batches(schema, &batches)?;
-        let mut places: HashMap<String, [Option<usize>; 2]> = HashMap::default();
-        for (place, (livemode, id)) in keys_of(&rows, key)?.into_iter().enumerate() {
-            places.entry(id.to_owned()).or_default()[usize::from(livemode)] = Some(place);
+        let rows: Vec<RecordBatch> = execute(plan).await?.try_collect().await?;
+        let mut places: HashMap<String, [Option<Place>; 2]> = HashMap::default();
+        for (batch, rows) in rows.iter().enumerate() {
+            for (row, (livemode, id)) in keys_of(rows, key)?.into_iter().enumerate() {
+                places.entry(id.to_owned()).or_default()[usize::from(livemode)] = Some((batch, row));
+            }
         }
         Ok(Newest { rows, places, key: key.to_owned() })
     }
 
-    fn place(&self, (livemode, id): &Key<'_>) -> Option<usize> {
+    fn place(&self, (livemode, id): &Key<'_>) -> Option<Place> {
         self.places.get(*id)?[usize::from(*livemode)]
     }
 
     /// `batch`, each row that has a newer version replaced by it.
     fn laid_over(&self, batch: RecordBatch) -> PlanResult<RecordBatch> {
-        let newer: Vec<Option<usize>> = keys_of(&batch, &self.key)?.iter().map(|key| self.place(key)).collect();
+        let newer: Vec<Option<Place>> = keys_of(&batch, &self.key)?.iter().map(|key| self.place(key)).collect();
         if newer.iter().all(Option::is_none) {
             return Ok(batch);
         }
-        let from: Vec<(usize, usize)> =
-            newer.iter().enumerate().map(|(i, newer)| newer.map_or((0, i), |newer| (1, newer))).collect();
-        Ok(interleave_record_batch(&[&batch, &self.rows], &from)?)
+        let all: Vec<&RecordBatch> = std::iter::once(&batch).chain(&self.rows).collect();
+        let place = |(row, newer): (usize, &Option<Place>)| newer.map_or((0, row), |(batch, row)| (1 + batch, row));
+        Ok(interleave_record_batch(&all, &newer.iter().enumerate().map(place).collect::<Vec<_>>())?)
+    }
+
+    /// Of the objects that are not `known`.
+    fn unknown(&self, known: &HashSet<Place>) -> PlanResult<Vec<RecordBatch>> {
+        let unknown = self.rows.iter().enumerate().map(|(batch, rows)| {
+            let unknown = (0..rows.num_rows()).filter(|row| !known.contains(&(batch, *row)));
+            Ok(take_record_batch(rows, &unknown.map(|row| row as u64).collect::<UInt64Array>())?)
+        });
+        unknown.filter(|rows| rows.as_ref().map_or(true, |rows| rows.num_rows() > 0)).collect()
     }
 }
 
@@ -166,17 +180,15 @@ impl Rewrite {
                 added.extend(this.clone().group(held, group).await?);
             }
         }
-        let all = 0..this.newest.rows.num_rows();
-        let new: UInt64Array = all.filter(|i| !known.contains(i)).map(|i| i as u64).collect();
+        let new = this.newest.unknown(&known).map_err(|e| this.unread(e))?;
         if !new.is_empty() {
-            let rows = take_record_batch(&this.newest.rows, &new).map_err(|e| this.unread(e.into()))?;
-            added.extend(this.write_sorted(vec![rows]).await?);
+            added.extend(this.write_sorted(new).await?);
         }
         Ok((touched, added))
     }
 
     /// The files of the base that hold a changed object, and the places of those objects among the newest.
-    async fn touched(&self, held: &Arc<TableState>) -> Result<(Vec<Arc<DataFile>>, HashSet<usize>)> {
+    async fn touched(&self, held: &Arc<TableState>) -> Result<(Vec<Arc<DataFile>>, HashSet<Place>)> {
         let (mut touched, mut known) = (Vec::new(), HashSet::new());
         for file in &held.files {
             let one = Scan::of_files(held.clone(), vec![file.clone()]);
@@ -190,7 +202,7 @@ impl Rewrite {
     }
 
     /// Which of the newest are versions of objects in `rows`.
-    async fn known(&self, rows: Scan) -> PlanResult<Vec<usize>> {
+    async fn known(&self, rows: Scan) -> PlanResult<Vec<Place>> {
         let rows = SessionContext::new().read_table(Arc::new(rows))?;
         let mut keys = rows.select_columns(&["livemode", &self.newest.key])?.execute_stream().await?;
         let mut known = Vec::new();

@@ -25,7 +25,7 @@ use crate::{
     facts::{
         Table,
         raw::{self, EVENTS, QUARANTINE},
-        replay::{self, Identity, ReplayError},
+        replay::{self, Identified, ReplayError},
     },
     lake::{Lake, Snapshot, changes_of},
     store::{Keyspace, Store, StoreError},
@@ -179,7 +179,7 @@ impl Loader {
     async fn restore(
         &self,
         rows: Option<SendableRecordBatchStream>,
-        identities: fn(&RecordBatch) -> Result<Vec<Identity>, ReplayError>,
+        identities: fn(&RecordBatch) -> Result<Vec<Identified<'_>>, ReplayError>,
     ) -> Result<(), LoadError> {
         let Some(mut rows) = rows else { return Ok(()) };
         while let Some(batch) = rows.next().await {

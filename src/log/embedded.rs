@@ -18,7 +18,7 @@ use super::{
     writer,
 };
 use crate::{
-    base::{Envelope, Offset},
+    base::{Envelope, Identity, Offset},
     store::Store,
 };
 
@@ -83,8 +83,8 @@ impl Embedded {
         self.shared.trim(before.min(known), at_once)
     }
 
-    pub fn restore(&self, identities: &[(Vec<u8>, Offset)]) -> Result<(), LogError> {
-        Ok(self.index.restore(identities)?)
+    pub fn restore(&self, events: &[(Identity<'_>, Offset)]) -> Result<(), LogError> {
+        Ok(self.index.restore(events)?)
     }
 
     pub fn size(&self) -> LogSize {

@@ -1,16 +1,17 @@
-//! Which identities the log holds, or ever held: exact, on disk, in the order in which the log has them; and which names
-//! ([`Envelope::name`]), so that an event that its source delivers once more in another rendering is known.
+//! Which events the log holds, or ever held: exact, on disk, in the order in which the log has them. An event that has a name
+//! ([`Identity::name`]) stands under that, so that its source may deliver it once more in another rendering, with the digest of
+//! what it says, so that a file's is told from that; every other, and what a file says otherwise, under its identity.
 //!
 //! Written after the log's sync, with how far it goes in the same batch: so what it lacks is always a tail of the log,
 //! which is added at the next start. It is never ahead of the log; where it seems to be, the log has lost something.
 
+use ahash::HashMap;
 use aws_lc_rs::digest::{SHA256, digest};
-
 use serde::{Deserialize, Serialize};
 
 use super::error::LogError;
 use crate::{
-    base::{Envelope, Offset},
+    base::{Envelope, Identity, Offset},
     store::{Keyspace, Store, StoreError},
 };
 
@@ -19,28 +20,68 @@ use crate::{
 /// 10^-24.
 pub(super) type Key = [u8; 20];
 
-/// The keys of one event.
+/// What one event may be found by.
 pub(super) struct Keys {
     identity: Key,
-    name: Option<Key>,
-    /// It is sought by its name alone.
+    /// And the digest of what it says.
+    name: Option<(Key, u64)>,
+    /// It is the event of its name, whatever it says.
     by_name: bool,
+}
+
+/// What stands under a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    pub offset: u64,
+    /// Under a name: the digest of what the event says. None in what earlier releases wrote, and each of their events has an entry
+    /// under its identity as well.
+    pub says: Option<u64>,
+}
+
+/// Where an event is, or is to be.
+pub(super) enum Place {
+    Taken(Offset),
+    Free(Key, Option<u64>),
 }
 
 impl Keys {
     pub fn of(envelope: &Envelope) -> Keys {
-        let name = envelope.name().map(|name| key_of(&name));
-        Keys { identity: key_of(&envelope.identity()), name, by_name: envelope.is_first_hand() }
+        Keys::from(&envelope.identity(), envelope.is_first_hand())
     }
 
-    /// The log holds the event if it has this.
-    pub fn sought(&self) -> Key {
-        self.name.filter(|_| self.by_name).unwrap_or(self.identity)
+    fn from(identity: &Identity<'_>, by_name: bool) -> Keys {
+        let name = identity.name().map(|name| (key_of(&name), identity.digest.0));
+        Keys { identity: key_of(&identity.key()), name, by_name }
     }
 
-    /// Under each of them it is found from now on.
-    pub fn all(&self) -> impl Iterator<Item = Key> + use<> {
-        [Some(self.identity), self.name].into_iter().flatten()
+    /// `entry`: what stands under a key.
+    pub fn place<E>(&self, entry: impl Fn(&Key) -> Result<Option<Entry>, E>) -> Result<Place, E> {
+        if let Some((name, says)) = self.name {
+            match entry(&name)? {
+                None => return Ok(Place::Free(name, Some(says))),
+                Some(there) if self.by_name || there.says == Some(says) => return Ok(there.taken()),
+                Some(_) => {}
+            }
+        }
+        Ok(entry(&self.identity)?.map_or(Place::Free(self.identity, None), Entry::taken))
+    }
+}
+
+impl Entry {
+    fn taken(self) -> Place {
+        Place::Taken(Offset(self.offset))
+    }
+
+    fn read(value: &[u8]) -> Option<Entry> {
+        let (offset, says) = value.split_first_chunk()?;
+        let says = if says.is_empty() { None } else { Some(number(says)?) };
+        Some(Entry { offset: u64::from_be_bytes(*offset), says })
+    }
+
+    fn written(self) -> Vec<u8> {
+        let mut value = self.offset.to_be_bytes().to_vec();
+        value.extend(self.says.iter().flat_map(|says| says.to_be_bytes()));
+        value
     }
 }
 
@@ -86,41 +127,56 @@ pub(super) struct Proof {
 
 impl Index {
     pub fn open(store: &Store) -> Result<Index, StoreError> {
-        Ok(Index { store: store.clone(), identities: store.keyspace("log.identities")? })
+        Ok(Index { store: store.clone(), identities: store.keyspace_of_noise("log.identities")? })
     }
 
-    pub fn find(&self, key: &Key) -> Result<Option<Offset>, StoreError> {
-        Ok(self.identities.get(key)?.and_then(|value| offset(&value)).map(Offset))
+    pub fn find(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        Ok(self.identities.get(key)?.and_then(|value| Entry::read(&value)))
     }
 
     pub fn covered(&self) -> Result<Option<Covered>, StoreError> {
         let value = self.identities.get(COVERED)?;
         Ok(value.and_then(|v| {
             let (end, segment) = v.split_at_checked(8)?;
-            Some(Covered { end: offset(end)?, segment: offset(segment)? })
+            Some(Covered { end: number(end)?, segment: number(segment)? })
         }))
     }
 
-    /// Adds the identities of the log's next events. Survives the process at once, a power cut after a sync.
-    pub fn add(&self, events: impl Iterator<Item = (Key, u64)>, covered: Covered) -> Result<(), StoreError> {
+    /// Adds the entries of the log's next events. Survives the process at once, a power cut after a sync.
+    pub fn add(&self, entries: impl Iterator<Item = (Key, Entry)>, covered: Covered) -> Result<(), StoreError> {
         let mut batch = self.store.batch();
         // Neighbours in the store's tree one after the other.
-        let mut events: Vec<_> = events.collect();
-        events.sort_unstable();
-        for (key, offset) in events {
-            batch.put(&self.identities, key, offset.to_be_bytes());
+        let mut entries: Vec<_> = entries.collect();
+        entries.sort_unstable();
+        for (key, entry) in entries {
+            batch.put(&self.identities, key, entry.written());
         }
         let value = [covered.end.to_be_bytes(), covered.segment.to_be_bytes()].concat();
         batch.put(&self.identities, COVERED, value);
         batch.commit()
     }
 
-    /// Adds identities and names of events that the log no longer holds and the index lost.
-    pub fn restore(&self, identities: &[(Vec<u8>, Offset)]) -> Result<(), StoreError> {
-        for some in identities.chunks(BATCH) {
+    /// The entries of events that the log has or had, as far as they are not there yet.
+    pub fn missing(&self, events: impl Iterator<Item = (Keys, Offset)>) -> Result<HashMap<Key, Entry>, StoreError> {
+        let mut missing = HashMap::default();
+        for (keys, Offset(offset)) in events {
+            let place = keys.place(|key| match missing.get(key) {
+                Some(entry) => Ok(Some(*entry)),
+                None => self.find(key),
+            });
+            if let Place::Free(key, says) = place? {
+                missing.insert(key, Entry { offset, says });
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Adds events that the log no longer holds and the index lost.
+    pub fn restore(&self, events: &[(Identity<'_>, Offset)]) -> Result<(), StoreError> {
+        for some in events.chunks(BATCH) {
             let mut batch = self.store.batch();
-            for (identity, offset) in some {
-                batch.put(&self.identities, key_of(identity), offset.0.to_be_bytes());
+            for (key, entry) in self.missing(some.iter().map(|(identity, at)| (Keys::from(identity, false), *at)))? {
+                batch.put(&self.identities, key, entry.written());
             }
             batch.commit()?;
         }
@@ -153,7 +209,7 @@ impl Index {
         let mut batch = self.store.batch();
         for entry in self.identities.prefix(b"") {
             let (key, value) = entry?;
-            if key.len() == size_of::<Key>() && offset(&value).is_some_and(|o| o >= end) {
+            if key.len() == size_of::<Key>() && Entry::read(&value).is_some_and(|entry| entry.offset >= end) {
                 batch.delete(&self.identities, key);
             }
             if batch.len() >= BATCH {
@@ -170,28 +226,74 @@ fn proof_key(segment: u64) -> [u8; 9] {
     key
 }
 
-fn offset(value: &[u8]) -> Option<u64> {
+fn number(value: &[u8]) -> Option<u64> {
     value.try_into().ok().map(u64::from_be_bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{Digest, Source};
 
-    #[test]
-    fn identities_are_found_and_forgotten_from_an_offset_on() {
+    fn opened() -> (tempfile::TempDir, Index) {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(&Store::open(&dir.path().join("state")).unwrap()).unwrap();
+        (dir, index)
+    }
+
+    #[test]
+    fn entries_are_found_and_forgotten_from_an_offset_on() {
+        let (_dir, index) = opened();
         assert_eq!(index.covered().unwrap(), None);
         let covered = Covered { end: 3, segment: 0 };
         let key = |n| [n; 20];
-        index.add((0..3).map(|n| (key(n), u64::from(n))), covered).unwrap();
+        let entry = |n: u8| Entry { offset: u64::from(n), says: (n > 0).then_some(7) };
+        index.add((0..3).map(|n| (key(n), entry(n))), covered).unwrap();
         assert_eq!(index.covered().unwrap(), Some(covered));
         let found = || (0..4).map(|n| index.find(&key(n)).unwrap()).collect::<Vec<_>>();
-        assert_eq!(found(), [Some(Offset(0)), Some(Offset(1)), Some(Offset(2)), None]);
+        assert_eq!(found(), [Some(entry(0)), Some(entry(1)), Some(entry(2)), None]);
 
         index.forget_from(1).unwrap();
-        assert_eq!(found(), [Some(Offset(0)), None, None, None]);
+        assert_eq!(found(), [Some(entry(0)), None, None, None]);
         assert_eq!(index.covered().unwrap(), Some(covered));
+    }
+
+    #[test]
+    fn an_event_is_known_by_its_name_to_its_source_and_by_what_it_says_to_files() {
+        let (_dir, index) = opened();
+        let identity =
+            |says| Identity { source: Source::Stripe, event_id: "evt_1", event_type: "t", digest: Digest(says) };
+        let place = |says, by_name| match Keys::from(&identity(says), by_name).place(|key| index.find(key)).unwrap() {
+            Place::Taken(offset) => Some(offset.0),
+            Place::Free(..) => None,
+        };
+        assert_eq!((place(1, true), place(1, false)), (None, None));
+        index.restore(&[(identity(1), Offset(5)), (identity(1), Offset(6)), (identity(2), Offset(7))]).unwrap();
+        assert_eq!((place(1, false), place(2, false), place(3, false)), (Some(5), Some(7), None));
+        assert_eq!((place(1, true), place(2, true), place(3, true)), (Some(5), Some(5), Some(5)));
+        // What comes later is lost, and what came first is known all the same.
+        index.forget_from(7).unwrap();
+        assert_eq!((place(1, false), place(2, false), place(2, true)), (Some(5), None, Some(5)));
+        index.forget_from(0).unwrap();
+        assert_eq!((place(1, false), place(1, true)), (None, None));
+    }
+
+    #[test]
+    fn what_earlier_releases_wrote_is_understood() {
+        let (_dir, index) = opened();
+        let identity =
+            |says| Identity { source: Source::Stripe, event_id: "evt_1", event_type: "t", digest: Digest(says) };
+        let keys = Keys::from(&identity(1), false);
+        let entry = Entry { offset: 5, says: None };
+        assert_eq!(entry.written(), 5u64.to_be_bytes());
+        let both = [(keys.identity, entry), (keys.name.unwrap().0, entry)];
+        index.add(both.into_iter(), Covered { end: 6, segment: 0 }).unwrap();
+        let is_known = |says, by_name| {
+            matches!(
+                Keys::from(&identity(says), by_name).place(|key| index.find(key)).unwrap(),
+                Place::Taken(Offset(5))
+            )
+        };
+        assert!(is_known(1, false) && is_known(1, true) && is_known(2, true) && !is_known(2, false));
     }
 }

@@ -11,33 +11,33 @@ use std::{
 
 use ahash::HashMap;
 
-use super::index::{Covered, Index, Key};
+use super::index::{Covered, Entry, Index, Key};
 use crate::store::StoreError;
 
-/// Identities that may wait: some megabytes, and what a start after a crash reads from the log again.
+/// Entries that may wait: some megabytes, and what a start after a crash reads from the log again.
 const MOST: usize = 100_000;
 
-type Identities = HashMap<Key, u64>;
+type Entries = HashMap<Key, Entry>;
 
 /// The writer's end of it. Its errors are for good: duplicates can no longer be told.
 pub(super) struct Keeper {
     /// Those that came since the last were handed over …
-    fresh: Identities,
+    fresh: Entries,
     covered: Covered,
     /// … and those that were, and are not known to be in the index yet.
-    leaving: Option<Arc<Identities>>,
-    out: mpsc::Sender<(Arc<Identities>, Covered)>,
+    leaving: Option<Arc<Entries>>,
+    out: mpsc::Sender<(Arc<Entries>, Covered)>,
     added: mpsc::Receiver<Result<(), StoreError>>,
     thread: JoinHandle<()>,
 }
 
 impl Keeper {
     pub fn start(index: Index) -> io::Result<Keeper> {
-        let (out, taken) = mpsc::channel::<(Arc<Identities>, Covered)>();
+        let (out, taken) = mpsc::channel::<(Arc<Entries>, Covered)>();
         let (tell, added) = mpsc::channel();
         let keep = move || {
-            for (identities, covered) in taken {
-                let added = index.add(identities.iter().map(|(key, offset)| (*key, *offset)), covered);
+            for (entries, covered) in taken {
+                let added = index.add(entries.iter().map(|(key, entry)| (*key, *entry)), covered);
                 // Where some are missing none may follow: what the index lacks is always the end of the log.
                 let failed = added.is_err();
                 if tell.send(added).is_err() || failed {
@@ -47,20 +47,20 @@ impl Keeper {
         };
         let thread = thread::Builder::new().name("log-index".into()).spawn(keep)?;
         let covered = Covered { end: 0, segment: 0 };
-        Ok(Keeper { fresh: Identities::default(), covered, leaving: None, out, added, thread })
+        Ok(Keeper { fresh: Entries::default(), covered, leaving: None, out, added, thread })
     }
 
-    /// The offset of an identity that is on its way to the index.
-    pub fn find(&self, key: &Key) -> Option<u64> {
+    /// What is on its way to the index under a key.
+    pub fn find(&self, key: &Key) -> Option<Entry> {
         self.fresh.get(key).or_else(|| self.leaving.as_ref()?.get(key)).copied()
     }
 
-    /// Sees to it that `identities` come into the index, which then goes as far as `covered`.
-    pub fn keep(&mut self, identities: Identities, covered: Covered) -> Result<(), String> {
+    /// Sees to it that `entries` come into the index, which then goes as far as `covered`.
+    pub fn keep(&mut self, entries: Entries, covered: Covered) -> Result<(), String> {
         self.covered = covered;
         match self.fresh.is_empty() {
-            true => self.fresh = identities,
-            false => self.fresh.extend(identities),
+            true => self.fresh = entries,
+            false => self.fresh.extend(entries),
         }
         self.go_on()?;
         while self.fresh.len() > MOST {
@@ -130,14 +130,16 @@ mod tests {
         let index = Index::open(&Store::open(&dir.path().join("state")).unwrap()).unwrap();
         let mut keeper = Keeper::start(index.clone()).unwrap();
         let key = |n: u64| -> Key { std::array::from_fn(|i| n.to_be_bytes()[i % 8]) };
+        let entry = |n| Entry { offset: n, says: (n % 2 == 0).then_some(!n) };
         // Groups of some, and one that is more than may wait.
         let groups = (0..50).map(|n| n * 10..(n + 1) * 10).chain(std::iter::once(500..501 + MOST as u64));
         for group in groups {
             let end = group.end;
-            keeper.keep(group.clone().map(|n| (key(n), n)).collect(), Covered { end, segment: 0 }).unwrap();
+            let entries = group.clone().map(|n| (key(n), entry(n)));
+            keeper.keep(entries.collect(), Covered { end, segment: 0 }).unwrap();
             for n in group.step_by(7) {
-                let found = keeper.find(&key(n)).or_else(|| index.find(&key(n)).unwrap().map(|o| o.0));
-                assert_eq!(found, Some(n));
+                let found = keeper.find(&key(n)).or_else(|| index.find(&key(n)).unwrap());
+                assert_eq!(found, Some(entry(n)));
             }
             assert!(keeper.fresh.len() <= MOST);
         }
@@ -145,6 +147,6 @@ mod tests {
         keeper.close().unwrap();
         let end = 501 + MOST as u64;
         assert_eq!(index.covered().unwrap(), Some(Covered { end, segment: 0 }));
-        assert!((0..end).all(|n| index.find(&key(n)).unwrap().is_some_and(|found| found.0 == n)));
+        assert!((0..end).all(|n| index.find(&key(n)).unwrap() == Some(entry(n))));
     }
 }

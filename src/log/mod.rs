@@ -37,7 +37,7 @@ pub use self::{
 };
 use self::{embedded::Embedded, kafka::Brokers};
 use crate::{
-    base::{Envelope, Logged, Offset},
+    base::{Envelope, Identity, Logged, Offset},
     config::{Log, LogKind},
     store::Store,
 };
@@ -184,10 +184,10 @@ impl EventLog {
         self.0.embedded.trim(before, true)
     }
 
-    /// Takes up again the identities (see [`Envelope::identity`]) of events that were trimmed, after the index was lost with
-    /// the store: they are known as duplicates then. Blocks on the disk.
-    pub fn restore(&self, identities: &[(Vec<u8>, Offset)]) -> Result<(), LogError> {
-        self.0.embedded.restore(identities)
+    /// Takes up again the identities of events that were trimmed, after the index was lost with the store: they are known as
+    /// duplicates then. Blocks on the disk.
+    pub fn restore(&self, events: &[(Identity<'_>, Offset)]) -> Result<(), LogError> {
+        self.0.embedded.restore(events)
     }
 
     /// Why it takes no events now, if it does not.

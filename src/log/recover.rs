@@ -21,10 +21,7 @@ use super::{
     shared::Shared,
     writer::Active,
 };
-use crate::{
-    base::{Logged, Offset},
-    store::sync_dir,
-};
+use crate::{base::Offset, store::sync_dir};
 
 pub(super) struct Recovered {
     pub segments: Vec<Arc<Segment>>,
@@ -73,11 +70,8 @@ pub(super) fn catch_up(shared: &Shared, index: &Index) -> Result<(), LogError> {
         let segment = segments.partition_point(|s| s.first < next);
         let covered = Covered { end: next, segment: segments[segment.saturating_sub(1)].first };
         drop(segments);
-        let keys = |e: &Logged| {
-            let offset = e.offset.0;
-            Keys::of(&e.envelope).all().map(move |key| (key, offset))
-        };
-        index.add(events.iter().flat_map(keys), covered)?;
+        let missing = index.missing(events.iter().map(|e| (Keys::of(&e.envelope), e.offset)))?;
+        index.add(missing.into_iter(), covered)?;
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     Appended,
     error::AppendError,
-    index::{Key, Keys},
+    index::Keys,
     record::{self, MAX_BODY},
 };
 use crate::base::Envelope;
@@ -85,11 +85,6 @@ impl Request {
     /// What it costs while it waits.
     pub fn bytes(&self) -> usize {
         self.bodies.len() + OVERHEAD * (1 + self.events.len())
-    }
-
-    /// What each event is sought by.
-    pub fn sought(&self) -> impl Iterator<Item = Key> {
-        self.events.iter().map(|event| event.keys.sought())
     }
 
     /// Keys and body of each event, in order.

@@ -24,14 +24,18 @@ use ahash::HashMap;
 use super::{
     Appended, Options,
     error::{AppendError, LogError},
-    index::{Covered, Index, Key},
+    index::{Covered, Entry, Index, Key, Place},
     keeper::Keeper,
     record,
     request::Request,
     segment::{self, Extent, FILE_HEADER, Segment},
     shared::Shared,
 };
-use crate::{base::Offset, store::remedy, telemetry};
+use crate::{
+    base::Offset,
+    store::{StoreError, remedy},
+    telemetry,
+};
 
 /// So often a writer that has nothing to do looks whether identities that wait can go to the index.
 const LINGER: Duration = Duration::from_millis(100);
@@ -43,9 +47,11 @@ const WORTH_A_SYNC: usize = 16 << 10;
 const SILENCE: Duration = Duration::from_millis(2);
 /// … and for so long at most.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// Groups that nobody joined are followed by none that waits for so long: senders who each wait for their answer before they send
-/// more must not wait for one another.
-const IMPATIENCE: Duration = Duration::from_millis(100);
+/// A group that waited in vain is followed by none that waits for so long, twice as long after each that waits in vain again, and
+/// at most so long: senders who each wait for their answer before they send more must not wait for one another, and others only
+/// pause now and then.
+const IMPATIENCE: Duration = Duration::from_millis(4);
+const MOST_IMPATIENCE: Duration = Duration::from_millis(100);
 /// Requests that must join for the waiting to be worth it.
 const JOINED: usize = 2;
 
@@ -67,7 +73,30 @@ struct Writer {
     options: Options,
     /// Something was stored since the log was opened.
     dirty: bool,
-    impatient_until: Instant,
+    impatience: Impatience,
+}
+
+/// When waiting for others is worth it.
+struct Impatience {
+    until: Instant,
+    /// After the next group that waits in vain.
+    next: Duration,
+}
+
+impl Impatience {
+    fn none() -> Impatience {
+        Impatience { until: Instant::now(), next: IMPATIENCE }
+    }
+
+    /// After waiting to no avail, or not.
+    fn waited(&mut self, in_vain: bool) {
+        if !in_vain {
+            self.next = IMPATIENCE;
+            return;
+        }
+        self.until = Instant::now() + self.next;
+        self.next = MOST_IMPATIENCE.min(self.next * 2);
+    }
 }
 
 pub(super) fn start(
@@ -79,7 +108,7 @@ pub(super) fn start(
 ) -> Result<JoinHandle<()>, LogError> {
     let dir = shared.dir.clone();
     let keeper = Keeper::start(index.clone()).map_err(LogError::io(&dir))?;
-    let writer = Writer { shared, index, keeper, active, options, dirty: false, impatient_until: Instant::now() };
+    let writer = Writer { shared, index, keeper, active, options, dirty: false, impatience: Impatience::none() };
     thread::Builder::new().name("log-writer".into()).spawn(move || writer.run(&requests)).map_err(LogError::io(&dir))
 }
 
@@ -91,8 +120,8 @@ struct Group {
     bytes: Vec<u8>,
     /// Of each new event: where its record begins in `bytes`.
     starts: Vec<usize>,
-    /// By each key of each new event: its offset.
-    offsets: HashMap<Key, u64>,
+    /// What the index is to have of the new events.
+    entries: HashMap<Key, Entry>,
     duplicates: u64,
 }
 
@@ -135,7 +164,7 @@ impl Writer {
             }
             let is_small = (1..WORTH_A_SYNC).contains(&group.bytes.len());
             let left = PATIENCE.saturating_sub(began.elapsed());
-            if !is_small || left.is_zero() || began < self.impatient_until {
+            if !is_small || left.is_zero() || began < self.impatience.until {
                 break;
             }
             let joined = joined.get_or_insert(0);
@@ -143,8 +172,8 @@ impl Writer {
             *joined += 1;
             self.add(group, request);
         }
-        if joined.is_some_and(|joined| joined < JOINED) && group.bytes.len() < WORTH_A_SYNC {
-            self.impatient_until = Instant::now() + IMPATIENCE;
+        if let Some(joined) = joined {
+            self.impatience.waited(joined < JOINED && group.bytes.len() < WORTH_A_SYNC);
         }
     }
 
@@ -155,33 +184,32 @@ impl Writer {
         }
         match self.sort(group, &request) {
             Ok(answer) => group.requests.push((request, answer)),
+            // What of it is in the group already is stored with it, and found when it is sent again.
             Err(e) => request.answer(Err(AppendError::Write { reason: e.to_string() })),
         }
     }
 
-    fn sort(&self, group: &mut Group, request: &Request) -> Result<Vec<Appended>, LogError> {
-        let mut known = Vec::new();
-        for key in request.sought() {
-            let near = group.offsets.get(&key).copied().or_else(|| self.keeper.find(&key));
-            known.push(match near {
-                Some(offset) => Some(Offset(offset)),
-                None => self.index.find(&key)?,
+    fn sort(&self, group: &mut Group, request: &Request) -> Result<Vec<Appended>, StoreError> {
+        let sorted = request.events().map(|(keys, body)| {
+            let place = keys.place(|key| match group.entries.get(key).copied().or_else(|| self.keeper.find(key)) {
+                Some(entry) => Ok(Some(entry)),
+                None => self.index.find(key),
             });
-        }
-        let answers = request.events().zip(known).map(|((keys, body), known)| {
-            let known = known.or_else(|| group.offsets.get(&keys.sought()).copied().map(Offset));
-            if let Some(known) = known {
-                group.duplicates += 1;
-                return Appended::Duplicate(known);
-            }
+            let (key, says) = match place? {
+                Place::Free(key, says) => (key, says),
+                Place::Taken(offset) => {
+                    group.duplicates += 1;
+                    return Ok(Appended::Duplicate(offset));
+                }
+            };
             let place = group.starts.len();
             let offset = self.active.next + place as u64;
             group.starts.push(group.bytes.len());
             record::write(&mut group.bytes, offset, place as u32, body);
-            group.offsets.extend(keys.all().map(|key| (key, offset)));
-            Appended::Stored(Offset(offset))
+            group.entries.insert(key, Entry { offset, says });
+            Ok(Appended::Stored(Offset(offset)))
         });
-        Ok(answers.collect())
+        sorted.collect()
     }
 
     fn commit(&mut self, group: Group) {
@@ -192,12 +220,12 @@ impl Writer {
             && let Err(e) = self.store(&group)
         {
             self.shared.counters.refused.fetch_add(1, Relaxed);
-            return group.refuse(&e);
+            return group.refuse(self.active.next, &e);
         }
         let counters = &self.shared.counters;
         counters.events.fetch_add(group.starts.len() as u64, Relaxed);
         counters.duplicates.fetch_add(group.duplicates, Relaxed);
-        let Group { requests, offsets, .. } = group;
+        let Group { requests, entries, .. } = group;
         for (request, answer) in requests {
             let answer = match request.begins_segment() {
                 true => self.roll().map(|()| vec![Appended::Stored(Offset(self.active.next))]),
@@ -205,7 +233,7 @@ impl Writer {
             };
             request.answer(answer);
         }
-        self.remember(offsets);
+        self.remember(entries);
     }
 
     /// Returns when the group's events are on disk.
@@ -267,12 +295,12 @@ impl Writer {
         Ok(())
     }
 
-    fn remember(&mut self, offsets: HashMap<Key, u64>) {
-        if offsets.is_empty() {
+    fn remember(&mut self, entries: HashMap<Key, Entry>) {
+        if entries.is_empty() {
             return;
         }
         let covered = Covered { end: self.active.next, segment: self.active.segment.first };
-        let kept = self.keeper.keep(offsets, covered);
+        let kept = self.keeper.keep(entries, covered);
         heed(&self.shared, kept);
     }
 
@@ -302,11 +330,35 @@ fn refused(path: &Path, error: &io::Error) -> AppendError {
 }
 
 impl Group {
-    /// Nothing of it was stored. Who brought only duplicates of stored events is answered all the same.
-    fn refuse(self, error: &AppendError) {
+    /// Nothing of it was stored, from the offset `first` on. Who brought only duplicates of stored events is answered all the same.
+    fn refuse(self, first: u64, error: &AppendError) {
         for (request, answer) in self.requests {
-            let pending = request.begins_segment() || request.sought().any(|key| self.offsets.contains_key(&key));
+            let is_of_it = |event: &Appended| match event {
+                Appended::Stored(at) | Appended::Duplicate(at) => at.0 >= first,
+                Appended::Delivered => false,
+            };
+            let pending = request.begins_segment() || answer.iter().any(is_of_it);
             request.answer(if pending { Err(error.clone()) } else { Ok(answer) });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_alone_is_held_up_ever_more_rarely_and_a_pause_of_others_is_soon_forgotten() {
+        let mut impatience = Impatience::none();
+        let mut waited = |in_vain| {
+            let began = Instant::now();
+            let wanted = impatience.next;
+            impatience.waited(in_vain);
+            assert!(!in_vain || impatience.until >= began + wanted);
+            impatience.next.as_millis()
+        };
+        let alone: Vec<u128> = (0..7).map(|_| waited(true)).collect();
+        assert_eq!(alone, [8, 16, 32, 64, 100, 100, 100]);
+        assert_eq!((waited(false), waited(true)), (4, 8), "one pause after others had joined");
     }
 }

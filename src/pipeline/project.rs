@@ -108,7 +108,7 @@ impl Project {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("no pipeline \"{name}\"{near} There are: {all}")]
+#[error("no pipeline \"{name}\"{near}{} There are: {all}", if near.is_empty() { "." } else { "" })]
 pub struct UnknownPipeline {
     name: String,
     near: String,

@@ -65,6 +65,10 @@ pub async fn answer(State(app): State<App>, Json(query): Json<Query>) -> Respons
                     Some(piece) => piece,
                     None => ready.recv().await?,
                 };
+                // The status is sent: only a connection that breaks off tells the reader that the answer is not whole.
+                if let Err(error) = &piece {
+                    tracing::warn!("an answer broke off: {error}");
+                }
                 Some((piece, (None, ready)))
             });
             ([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(rest)).into_response()
@@ -84,8 +88,6 @@ where
             Err(SqlError::internal("writing the answer stopped by a fault; please report it with the query").into())
         };
         if let Err(error) = AssertUnwindSafe(writing).catch_unwind().await.unwrap_or_else(panicked) {
-            // The status may be sent: then only a connection that breaks off tells the reader that the answer is not whole.
-            tracing::warn!("an answer broke off: {error}");
             drop(pieces.send(Err(error)).await);
         }
     };
@@ -97,7 +99,10 @@ fn refused(error: &SqlError) -> Response {
     let status = match error.kind {
         Kind::User => StatusCode::BAD_REQUEST,
         Kind::Limit => StatusCode::UNPROCESSABLE_ENTITY,
-        Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Kind::Internal => {
+            tracing::error!("a query failed by our fault: {error}");
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     };
     (status, format!("{error}\n")).into_response()
 }

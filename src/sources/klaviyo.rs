@@ -157,7 +157,7 @@ mod tests {
         let (long, other) = ("p".repeat(250), "q".repeat(250));
         let [one, another] = [&long, &other].map(|id| read(&profile(id)).unwrap());
         assert!(one.event_id.len() <= 255 && one.object_id == Some(long));
-        assert_ne!((one.identity(), one.object_id), (another.identity(), another.object_id));
+        assert_ne!((one.identity(), &one.object_id), (another.identity(), &another.object_id));
     }
 
     #[test]

@@ -264,7 +264,7 @@ mod tests {
         );
         let other = read(r#"{"id":"evt_1","type":"a.c","created":5,"data":{"object":{"id":"x","n":1}}}"#);
         let later = read(r#"{"id":"evt_1","type":"a.b","created":5,"data":{"object":{"id":"x","n":2}}}"#);
-        let identity = |e: Result<Envelope, Rejected>| e.unwrap().identity();
+        let identity = |e: Result<Envelope, Rejected>| e.unwrap().identity().key();
         let first = identity(first);
         assert_eq!(first, identity(retry));
         assert_ne!(first, identity(other));

@@ -65,10 +65,19 @@ impl Store {
 
     /// The keyspace of that name, made if it is not there. Names are 1 to 255 bytes.
     pub fn keyspace(&self, name: &str) -> Result<Keyspace, StoreError> {
+        self.keyspace_of(name, CompressionType::Lz4)
+    }
+
+    /// The same, for keys and values that do not compress: digests and what is encrypted.
+    pub fn keyspace_of_noise(&self, name: &str) -> Result<Keyspace, StoreError> {
+        self.keyspace_of(name, CompressionType::None)
+    }
+
+    fn keyspace_of(&self, name: &str, compression: CompressionType) -> Result<Keyspace, StoreError> {
         if name.is_empty() || name.len() > 255 {
             return Err(StoreError::Name { name: name.to_owned() });
         }
-        let inner = self.db.keyspace(name, options).map_err(|e| StoreError::of(&self.dir, e))?;
+        let inner = self.db.keyspace(name, || options(compression)).map_err(|e| StoreError::of(&self.dir, e))?;
         Ok(Keyspace::new(self.db.clone(), inner, self.dir.clone()))
     }
 
@@ -106,7 +115,7 @@ fn builder(dir: &Path) -> fjall::DatabaseBuilder<Database> {
 
 /// Filters stay in memory whole, ten bits a key, so that asking for an absent key reads no disk: most keys that the
 /// log asks for are absent.
-fn options() -> KeyspaceCreateOptions {
+fn options(compression: CompressionType) -> KeyspaceCreateOptions {
     let merging = Leveled::default().with_l0_threshold(MEMTABLES).with_table_target_size(TABLE_BYTES);
     KeyspaceCreateOptions::default()
         .max_memtable_size(MEMTABLE_BYTES)
@@ -114,7 +123,7 @@ fn options() -> KeyspaceCreateOptions {
         .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0))))
         .filter_block_partitioning_policy(PartitioningPolicy::all(false))
         .filter_block_pinning_policy(PinningPolicy::all(true))
-        .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+        .data_block_compression_policy(CompressionPolicy::all(compression))
 }
 
 /// A process killed while the engine makes its first files leaves a folder that the engine refuses ever after. So the

@@ -74,7 +74,7 @@ impl Vault {
         let wrong = || StoreError::WrongKey { path: path.to_path_buf() };
         let key = derive(privacy_key).map_err(|Unspecified| wrong())?;
         prove(store, &key, &path)?;
-        let (entries, keys) = (store.keyspace("vault_entries")?, store.keyspace("vault_keys")?);
+        let (entries, keys) = (store.keyspace_of_noise("vault_entries")?, store.keyspace_of_noise("vault_keys")?);
         let is_needed = keys.prefix(b"").next().is_some();
         let wrapping = RwLock::new(KeyFile::open(store.dir(), key, is_needed)?);
         let lately = Mutex::new(Lately::new(REMEMBERED));
