@@ -175,13 +175,6 @@ pub struct Identity<'a> {
     pub digest: Digest,
 }
 
-/// The type alone tells no event from another.
-impl PartialEq for Identity<'_> {
-    fn eq(&self, other: &Identity<'_>) -> bool {
-        (self.source, self.event_id, self.digest) == (other.source, other.event_id, other.digest)
-    }
-}
-
 impl Identity<'_> {
     /// What duplicates of the event have too. It is on disk: sources keep their numbers, new ones come last.
     pub fn key(&self) -> Vec<u8> {

@@ -59,7 +59,7 @@ pub fn events(batch: &RecordBatch) -> Result<Vec<Logged>, ReplayError> {
     (0..batch.num_rows()).map(event).collect()
 }
 
-/// What tells an event from every other ([`Envelope::identity`]) or names it ([`Envelope::name`]), and where it stood.
+/// What tells an event from every other, and where it stood.
 pub type Identified<'a> = (Identity<'a>, Offset);
 
 /// The columns of `raw.events` that say it.

@@ -5,10 +5,14 @@
 //! ([`Folded::store`]). The same events over the same state always give the same answer, and over a part of the state that
 //! they lead to the whole of it, so what was cut off by a crash is simply folded again.
 
-use std::{collections::hash_map::Entry, sync::Arc};
+use std::{
+    collections::hash_map::Entry,
+    sync::{Arc, OnceLock},
+};
 
 use ahash::{HashMap, HashSet};
 use bytes::Bytes;
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
 use super::{
     LoadError,
@@ -29,11 +33,17 @@ use crate::{
 /// The keyspace of the states of objects.
 pub(super) const OBJECTS: &str = "objects";
 
+/// Threads that decode, at most: each of them is a core that nobody else has meanwhile.
+const DECODERS: usize = 4;
+
 /// Entries a batch when state is copied: its journal record stays a few MB.
 const ADOPTED_AT_ONCE: usize = 10_000;
+
 /// What folding needs: how to read a payload, and where state lies.
 pub struct Folder {
     pub(super) decoder: Decoder,
+    /// None where they could not be started.
+    decoders: OnceLock<Option<ThreadPool>>,
     merchant_id: Arc<str>,
     pub(super) objects: Keyspace,
     pub(super) people: Keyspace,
@@ -76,6 +86,7 @@ impl Folder {
     pub fn open(store: &Store, vault: Vault, decoder: Decoder, merchant_id: &str) -> Result<Folder, StoreError> {
         Ok(Folder {
             decoder,
+            decoders: OnceLock::new(),
             merchant_id: merchant_id.into(),
             objects: store.keyspace(OBJECTS)?,
             people: store.keyspace(people::PEOPLE)?,
@@ -273,18 +284,20 @@ impl Folder {
         Ok(())
     }
 
-    /// Decodes on two threads: it is half of the loader's work and needs nothing but the event.
+    /// Decodes on several threads: it is half of the loader's work and needs nothing but the event. They stay the same, since what
+    /// reads phones keeps some megabytes for each thread that ever asked. They are started by whoever is the first to load and have
+    /// the priority of that for good: in `serve` that of loading, which goes on behind, unless a command came before any event.
     fn decode(&self, events: &[Logged]) -> Vec<Result<Decoded, DecodeError>> {
-        let one = |events: &[Logged]| -> Vec<_> { events.iter().map(|e| self.decoder.decode(&e.envelope)).collect() };
-        let (left, right) = events.split_at(events.len() / 2);
-        std::thread::scope(|threads| {
-            let ahead = threads.spawn(|| one(right));
-            let mut all = one(left);
-            match ahead.join() {
-                Ok(rest) => all.extend(rest),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-            all
-        })
+        let one = |event: &Logged| self.decoder.decode(&event.envelope);
+        match self.decoders.get_or_init(decoders) {
+            Some(threads) => threads.install(|| events.par_iter().map(one).collect()),
+            None => events.iter().map(one).collect(),
+        }
     }
+}
+
+fn decoders() -> Option<ThreadPool> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = ThreadPoolBuilder::new().num_threads(cores.min(DECODERS)).thread_name(|n| format!("decode-{n}"));
+    threads.build().inspect_err(|e| tracing::warn!("events are decoded on one thread: {e}")).ok()
 }

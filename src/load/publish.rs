@@ -29,8 +29,11 @@ const AT_ONCE: usize = 4;
 const FOLD_IN_SHARE: f64 = 0.1;
 /// … or more than this many rows, past which every query feels them.
 const FOLD_IN_ROWS: u64 = 200_000;
-/// During a long load when they are more than this: all are in memory while they are folded in, beside what is loaded.
+/// During a long load when they are more than this, as all are in memory while they are folded in, beside what is loaded …
 const CROWDED: u64 = 80_000;
+/// … and than this share of their base, as long as that is not too many either: those of people lie all over it, and each time all
+/// of it is written again.
+const CROWDED_SHARE: f64 = 0.2;
 
 /// Of which tables changes are folded in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +51,7 @@ impl FoldIn {
         match self {
             FoldIn::All => changes > 0,
             FoldIn::Worthwhile => changes > FOLD_IN_ROWS || changes as f64 > FOLD_IN_SHARE * base as f64,
-            FoldIn::Crowded => changes > CROWDED,
+            FoldIn::Crowded => changes > FOLD_IN_ROWS.min(CROWDED.max((CROWDED_SHARE * base as f64) as u64)),
         }
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::LogError;
 use crate::{
-    base::{Envelope, Identity, Offset},
+    base::{Digest, Envelope, Identity, Offset},
     store::{Keyspace, Store, StoreError},
 };
 
@@ -24,7 +24,7 @@ pub(super) type Key = [u8; 20];
 pub(super) struct Keys {
     identity: Key,
     /// And the digest of what it says.
-    name: Option<(Key, u64)>,
+    name: Option<(Key, Digest)>,
     /// It is the event of its name, whatever it says.
     by_name: bool,
 }
@@ -32,16 +32,15 @@ pub(super) struct Keys {
 /// What stands under a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
-    pub offset: u64,
-    /// Under a name: the digest of what the event says. None in what earlier releases wrote, and each of their events has an entry
-    /// under its identity as well.
-    pub says: Option<u64>,
+    pub offset: Offset,
+    /// Under a name: the digest of what the event says.
+    pub says: Option<Digest>,
 }
 
 /// Where an event is, or is to be.
 pub(super) enum Place {
     Taken(Offset),
-    Free(Key, Option<u64>),
+    Free(Key, Option<Digest>),
 }
 
 impl Keys {
@@ -50,37 +49,41 @@ impl Keys {
     }
 
     fn from(identity: &Identity<'_>, by_name: bool) -> Keys {
-        let name = identity.name().map(|name| (key_of(&name), identity.digest.0));
+        let name = identity.name().map(|name| (key_of(&name), identity.digest));
         Keys { identity: key_of(&identity.key()), name, by_name }
     }
 
     /// `entry`: what stands under a key.
     pub fn place<E>(&self, entry: impl Fn(&Key) -> Result<Option<Entry>, E>) -> Result<Place, E> {
-        if let Some((name, says)) = self.name {
-            match entry(&name)? {
-                None => return Ok(Place::Free(name, Some(says))),
-                Some(there) if self.by_name || there.says == Some(says) => return Ok(there.taken()),
-                Some(_) => {}
-            }
+        let named = self.name.map(|(name, says)| Ok((name, says, entry(&name)?))).transpose()?;
+        if let Some((_, says, Some(there))) = named
+            && (self.by_name || there.says == Some(says))
+        {
+            return Ok(there.taken());
         }
-        Ok(entry(&self.identity)?.map_or(Place::Free(self.identity, None), Entry::taken))
+        // Also where no entry stands under the name: the one that did may be forgotten, and it was of another rendering.
+        Ok(match (entry(&self.identity)?, named) {
+            (Some(there), _) => there.taken(),
+            (None, Some((name, says, None))) => Place::Free(name, Some(says)),
+            (None, _) => Place::Free(self.identity, None),
+        })
     }
 }
 
 impl Entry {
     fn taken(self) -> Place {
-        Place::Taken(Offset(self.offset))
+        Place::Taken(self.offset)
     }
 
     fn read(value: &[u8]) -> Option<Entry> {
         let (offset, says) = value.split_first_chunk()?;
-        let says = if says.is_empty() { None } else { Some(number(says)?) };
-        Some(Entry { offset: u64::from_be_bytes(*offset), says })
+        let says = if says.is_empty() { None } else { Some(Digest(number(says)?)) };
+        Some(Entry { offset: Offset(u64::from_be_bytes(*offset)), says })
     }
 
     fn written(self) -> Vec<u8> {
-        let mut value = self.offset.to_be_bytes().to_vec();
-        value.extend(self.says.iter().flat_map(|says| says.to_be_bytes()));
+        let mut value = self.offset.0.to_be_bytes().to_vec();
+        value.extend(self.says.iter().flat_map(|says| says.0.to_be_bytes()));
         value
     }
 }
@@ -95,7 +98,7 @@ fn key_of(identity: &[u8]) -> Key {
 const COVERED: &[u8] = &[0xff];
 /// Before a segment's first offset: what its file was when it was last read to its end and found sound.
 const PROVEN: u8 = 0xfe;
-/// Entries removed in one batch.
+/// Entries removed, or events restored, in one batch.
 const BATCH: usize = 10_000;
 
 #[derive(Clone)]
@@ -159,7 +162,7 @@ impl Index {
     /// The entries of events that the log has or had, as far as they are not there yet.
     pub fn missing(&self, events: impl Iterator<Item = (Keys, Offset)>) -> Result<HashMap<Key, Entry>, StoreError> {
         let mut missing = HashMap::default();
-        for (keys, Offset(offset)) in events {
+        for (keys, offset) in events {
             let place = keys.place(|key| match missing.get(key) {
                 Some(entry) => Ok(Some(*entry)),
                 None => self.find(key),
@@ -209,7 +212,7 @@ impl Index {
         let mut batch = self.store.batch();
         for entry in self.identities.prefix(b"") {
             let (key, value) = entry?;
-            if key.len() == size_of::<Key>() && Entry::read(&value).is_some_and(|entry| entry.offset >= end) {
+            if key.len() == size_of::<Key>() && Entry::read(&value).is_some_and(|entry| entry.offset.0 >= end) {
                 batch.delete(&self.identities, key);
             }
             if batch.len() >= BATCH {
@@ -233,12 +236,24 @@ fn number(value: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Digest, Source};
+    use crate::base::Source;
 
     fn opened() -> (tempfile::TempDir, Index) {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(&Store::open(&dir.path().join("state")).unwrap()).unwrap();
         (dir, index)
+    }
+
+    /// One of Stripe's events, as a file or as Stripe itself tells of it.
+    fn event(says: u64) -> Identity<'static> {
+        Identity { source: Source::Stripe, event_id: "evt_1", event_type: "t", digest: Digest(says) }
+    }
+
+    fn found(index: &Index, says: u64, by_name: bool) -> Option<u64> {
+        match Keys::from(&event(says), by_name).place(|key| index.find(key)).unwrap() {
+            Place::Taken(offset) => Some(offset.0),
+            Place::Free(..) => None,
+        }
     }
 
     #[test]
@@ -247,7 +262,7 @@ mod tests {
         assert_eq!(index.covered().unwrap(), None);
         let covered = Covered { end: 3, segment: 0 };
         let key = |n| [n; 20];
-        let entry = |n: u8| Entry { offset: u64::from(n), says: (n > 0).then_some(7) };
+        let entry = |n: u8| Entry { offset: Offset(n.into()), says: (n > 0).then_some(Digest(7)) };
         index.add((0..3).map(|n| (key(n), entry(n))), covered).unwrap();
         assert_eq!(index.covered().unwrap(), Some(covered));
         let found = || (0..4).map(|n| index.find(&key(n)).unwrap()).collect::<Vec<_>>();
@@ -261,39 +276,25 @@ mod tests {
     #[test]
     fn an_event_is_known_by_its_name_to_its_source_and_by_what_it_says_to_files() {
         let (_dir, index) = opened();
-        let identity =
-            |says| Identity { source: Source::Stripe, event_id: "evt_1", event_type: "t", digest: Digest(says) };
-        let place = |says, by_name| match Keys::from(&identity(says), by_name).place(|key| index.find(key)).unwrap() {
-            Place::Taken(offset) => Some(offset.0),
-            Place::Free(..) => None,
-        };
-        assert_eq!((place(1, true), place(1, false)), (None, None));
-        index.restore(&[(identity(1), Offset(5)), (identity(1), Offset(6)), (identity(2), Offset(7))]).unwrap();
-        assert_eq!((place(1, false), place(2, false), place(3, false)), (Some(5), Some(7), None));
-        assert_eq!((place(1, true), place(2, true), place(3, true)), (Some(5), Some(5), Some(5)));
-        // What comes later is lost, and what came first is known all the same.
+        let all = |by_name| [1, 2, 3].map(|says| found(&index, says, by_name));
+        assert_eq!((all(true), all(false)), ([None; 3], [None; 3]));
+        index.restore(&[(event(1), Offset(5)), (event(1), Offset(6)), (event(2), Offset(7))]).unwrap();
+        assert_eq!((all(true), all(false)), ([Some(5); 3], [Some(5), Some(7), None]));
+        // What came later is lost, and what came first is known all the same.
         index.forget_from(7).unwrap();
-        assert_eq!((place(1, false), place(2, false), place(2, true)), (Some(5), None, Some(5)));
+        assert_eq!((all(true), all(false)), ([Some(5); 3], [Some(5), None, None]));
         index.forget_from(0).unwrap();
-        assert_eq!((place(1, false), place(1, true)), (None, None));
+        assert_eq!((all(true), all(false)), ([None; 3], [None; 3]));
     }
 
     #[test]
-    fn what_earlier_releases_wrote_is_understood() {
+    fn what_stands_under_its_identity_is_known_when_what_had_its_name_is_forgotten() {
         let (_dir, index) = opened();
-        let identity =
-            |says| Identity { source: Source::Stripe, event_id: "evt_1", event_type: "t", digest: Digest(says) };
-        let keys = Keys::from(&identity(1), false);
-        let entry = Entry { offset: 5, says: None };
-        assert_eq!(entry.written(), 5u64.to_be_bytes());
-        let both = [(keys.identity, entry), (keys.name.unwrap().0, entry)];
-        index.add(both.into_iter(), Covered { end: 6, segment: 0 }).unwrap();
-        let is_known = |says, by_name| {
-            matches!(
-                Keys::from(&identity(says), by_name).place(|key| index.find(key)).unwrap(),
-                Place::Taken(Offset(5))
-            )
-        };
-        assert!(is_known(1, false) && is_known(1, true) && is_known(2, true) && !is_known(2, false));
+        // The log's own before what the tables tell of the time before it, as when the state was lost.
+        index.restore(&[(event(2), Offset(100))]).unwrap();
+        index.restore(&[(event(1), Offset(5))]).unwrap();
+        index.forget_from(90).unwrap();
+        assert_eq!([1, 2].map(|says| found(&index, says, false)), [Some(5), None]);
+        assert_eq!(found(&index, 1, true), Some(5));
     }
 }

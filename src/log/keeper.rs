@@ -122,7 +122,10 @@ fn ended() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
+    use crate::{
+        base::{Digest, Offset},
+        store::Store,
+    };
 
     #[test]
     fn identities_are_found_from_when_they_came_and_are_in_the_index_at_the_end() {
@@ -130,7 +133,7 @@ mod tests {
         let index = Index::open(&Store::open(&dir.path().join("state")).unwrap()).unwrap();
         let mut keeper = Keeper::start(index.clone()).unwrap();
         let key = |n: u64| -> Key { std::array::from_fn(|i| n.to_be_bytes()[i % 8]) };
-        let entry = |n| Entry { offset: n, says: (n % 2 == 0).then_some(!n) };
+        let entry = |n| Entry { offset: Offset(n), says: (n % 2 == 0).then_some(Digest(!n)) };
         // Groups of some, and one that is more than may wait.
         let groups = (0..50).map(|n| n * 10..(n + 1) * 10).chain(std::iter::once(500..501 + MOST as u64));
         for group in groups {

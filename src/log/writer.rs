@@ -42,9 +42,9 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// Bytes that are worth a sync of their own: the page of 4 KiB that a group ends in is written again with the next group, which
 /// for one event of 2 KB at a time is three bytes a byte.
-const WORTH_A_SYNC: usize = 16 << 10;
+const WORTH_A_SYNC: usize = 24 << 10;
 /// For fewer a group waits while others come …
-const SILENCE: Duration = Duration::from_millis(2);
+const SILENCE: Duration = Duration::from_millis(4);
 /// … and for so long at most.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// A group that waited in vain is followed by none that waits for so long, twice as long after each that waits in vain again, and
@@ -191,11 +191,11 @@ impl Writer {
 
     fn sort(&self, group: &mut Group, request: &Request) -> Result<Vec<Appended>, StoreError> {
         let sorted = request.events().map(|(keys, body)| {
-            let place = keys.place(|key| match group.entries.get(key).copied().or_else(|| self.keeper.find(key)) {
+            let found = keys.place(|key| match group.entries.get(key).copied().or_else(|| self.keeper.find(key)) {
                 Some(entry) => Ok(Some(entry)),
                 None => self.index.find(key),
             });
-            let (key, says) = match place? {
+            let (key, says) = match found? {
                 Place::Free(key, says) => (key, says),
                 Place::Taken(offset) => {
                     group.duplicates += 1;
@@ -203,11 +203,11 @@ impl Writer {
                 }
             };
             let place = group.starts.len();
-            let offset = self.active.next + place as u64;
+            let offset = Offset(self.active.next + place as u64);
             group.starts.push(group.bytes.len());
-            record::write(&mut group.bytes, offset, place as u32, body);
+            record::write(&mut group.bytes, offset.0, place as u32, body);
             group.entries.insert(key, Entry { offset, says });
-            Ok(Appended::Stored(Offset(offset)))
+            Ok(Appended::Stored(offset))
         });
         sorted.collect()
     }

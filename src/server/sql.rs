@@ -58,7 +58,10 @@ pub async fn answer(State(app): State<App>, Json(query): Json<Query>) -> Respons
     // The first piece decides between an answer and an error, so that a query that fails at once says so.
     match ready.recv().await {
         Some(Err(WriteError::Query(error))) => refused(&error),
-        Some(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        Some(Err(error)) => {
+            tracing::error!("an answer could not be written: {error}");
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+        }
         first => {
             let rest = stream::unfold((first, ready), |(first, mut ready)| async move {
                 let piece = match first {

@@ -134,7 +134,7 @@ mod tests {
         let (once, again) = (events(&rates, "ecb", now).unwrap(), events(&rates, "ecb", later).unwrap());
         assert_eq!(once.len(), 2);
         for (a, b) in once.iter().zip(&again) {
-            assert_eq!(a.identity(), b.identity());
+            assert_eq!(a.identity().key(), b.identity().key());
         }
     }
 

@@ -63,21 +63,21 @@ impl Store {
         Ok(Store { db: builder(dir).open().map_err(failed)?, dir: dir.into() })
     }
 
-    /// The keyspace of that name, made if it is not there. Names are 1 to 255 bytes.
+    /// The keyspace of that name, made if it is not there; one that is there keeps its options. Names are 1 to 255 bytes.
     pub fn keyspace(&self, name: &str) -> Result<Keyspace, StoreError> {
-        self.keyspace_of(name, CompressionType::Lz4)
+        self.keyspace_of(name, options(CompressionType::Lz4))
     }
 
     /// The same, for keys and values that do not compress: digests and what is encrypted.
     pub fn keyspace_of_noise(&self, name: &str) -> Result<Keyspace, StoreError> {
-        self.keyspace_of(name, CompressionType::None)
+        self.keyspace_of(name, options(CompressionType::None))
     }
 
-    fn keyspace_of(&self, name: &str, compression: CompressionType) -> Result<Keyspace, StoreError> {
+    fn keyspace_of(&self, name: &str, options: KeyspaceCreateOptions) -> Result<Keyspace, StoreError> {
         if name.is_empty() || name.len() > 255 {
             return Err(StoreError::Name { name: name.to_owned() });
         }
-        let inner = self.db.keyspace(name, || options(compression)).map_err(|e| StoreError::of(&self.dir, e))?;
+        let inner = self.db.keyspace(name, || options).map_err(|e| StoreError::of(&self.dir, e))?;
         Ok(Keyspace::new(self.db.clone(), inner, self.dir.clone()))
     }
 

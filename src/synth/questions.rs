@@ -432,7 +432,7 @@ impl Truth {
             .map(|o| attempts(Cell::Text(o)))
             .sum();
         let seen = valid - attempts("auth_failed".into()) - attempts("blocked".into());
-        let technical = self.sum("technical", &[true.into()]);
+        let technical = self.sum("technical_of_tried", &[true.into()]);
         let row = json!([valid, attempts("authorised".into()), seen, technical]);
         let tried: i64 = self
             .tally("attempts_per_intent")

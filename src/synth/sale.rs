@@ -318,10 +318,14 @@ impl Charge {
         if let Verdict::Declined(decline) = self.verdict { Some(decline) } else { None }
     }
 
-    /// Failed for nobody's decision: the code says so, or 3D Secure broke down.
+    /// Failed, and the code says that it was nobody's decision, or 3D Secure broke down on the way.
     pub fn is_technical(&self) -> bool {
         let broken = self.three_ds.is_some_and(|t| t.result == "processing_error");
-        self.decline().is_some_and(|d| broken || d.is_technical())
+        match self.verdict {
+            Verdict::Declined(decline) => broken || decline.is_technical(),
+            Verdict::Blocked(_) | Verdict::Invalid => broken,
+            Verdict::Pending | Verdict::Authorised => false,
+        }
     }
 
     pub fn description(&self) -> &'static str {

@@ -5,7 +5,7 @@
 //! - **event**: a distinct event; a second delivery is none, a twin under another id is one.
 //! - **attempt**: a charge, or a failed authentication, which makes no charge. A challenge that nobody answered is no attempt.
 //! - **outcome**: the charge's `outcome.type`; `authorised` and `pending` by its status; `auth_failed` without a charge.
-//! - **technical**: the code is `processing_error` or `issuer_not_available`, or 3D Secure broke down.
+//! - **technical**: it failed, and the code is `processing_error` or `issuer_not_available`, or 3D Secure broke down.
 //! - **rates**, over live attempts that are not `invalid` (A): raw = authorised / A; network = authorised / (A less failed
 //!   authentications and blocks); technical = (A less technical) / A; by intent = intents succeeded or to be captured /
 //!   intents with an attempt; deduplicated = groups whose last attempt was authorised / groups, a group being attempts of one
@@ -286,6 +286,8 @@ impl Truth {
         self.count("charges_disputed", &[live], by * i64::from(charge.disputed));
         self.count("attempts", &[live, outcome.into()], by);
         self.count("technical", &[live], by * i64::from(charge.is_technical()));
+        let is_tried = charge.verdict != Verdict::Invalid;
+        self.count("technical_of_tried", &[live], by * i64::from(charge.is_technical() && is_tried));
         self.count("risk_levels", &[live, charge.risk_level().into()], by);
         if let Some(decline) = charge.decline() {
             self.count("declines", &[live, decline.category(method).into(), decline.code.into()], by);

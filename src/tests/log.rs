@@ -167,6 +167,7 @@ async fn an_event_that_its_source_delivers_in_another_rendering_is_known_and_fil
         fs::remove_dir_all(data.path().join("state")).unwrap();
         let log = open(data.path(), Options::default()).unwrap();
         assert_eq!(log.append(vec![told("b", 9, second)]).await.unwrap(), [duplicate(1)], "known from the log");
+        assert_eq!(log.append(vec![told("a", 2, Via::File)]).await.unwrap(), [duplicate(2)], "and by what it says");
     }
 }
 

@@ -187,7 +187,7 @@ mod tests {
             let batch = json!({"sentAt": at, "batch": [{"type": "page", "messageId": "m1", "anonymousId": "an1"}]});
             events("batch", &batch.to_string()).remove(0)
         };
-        assert_eq!(sent("2026-08-01T09:31:00Z").identity(), sent("2026-08-01T09:39:00Z").identity());
+        assert_eq!(sent("2026-08-01T09:31:00Z").identity().key(), sent("2026-08-01T09:39:00Z").identity().key());
     }
 
     #[test]
