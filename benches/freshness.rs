@@ -150,7 +150,9 @@ async fn send(
     measured: Arc<Measured>,
     newest: watch::Sender<Acked>,
 ) -> Result<()> {
-    let client = reqwest::Client::builder().pool_max_idle_per_host(given.connections).build()?;
+    // Connections are let go of before the server closes them as idle, which might meet a request on its way.
+    let client = reqwest::Client::builder().pool_max_idle_per_host(given.connections);
+    let client = client.pool_idle_timeout(Duration::from_secs(5)).build()?;
     let url = server.url("/webhooks/stripe");
     let (began, rate, total) = (Instant::now(), given.rate, given.rate * given.seconds);
     let next = Arc::new(std::sync::atomic::AtomicU64::new(0));

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The place of a record in the log: 0 for the first, then one more for each, never reused.
+/// The place of an event in the log: 0 for the first, then one more for each, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Offset(pub u64);
 

@@ -4,12 +4,13 @@
 //! ever held, is not stored twice; offsets only grow and are never given to another event; a reader never sees an
 //! event that a power cut could still take back. The log never changes an event, nor reads its payload.
 //!
-//! The embedded log (`embedded`) is a folder of segment files (`segment`, `record`) with one writer (`writer`), an index
+//! The embedded log (`embedded`) is a folder of segment files (`segment`, `block`, `record`) with one writer (`writer`), an index
 //! of identities in the store (`index`) that another thread fills (`keeper`), readers (`reader`), what happens at start
 //! (`recover`) and what is let go of (`trim`). Where brokers keep the log (`kafka`), an append goes to them first, and the
 //! embedded log is this directory's ordered copy of theirs without the duplicates: whatever reads, reads that one, and
 //! does not know of brokers.
 
+mod block;
 mod disk;
 mod embedded;
 mod error;
@@ -55,7 +56,7 @@ pub enum Appended {
 /// How the embedded log works; the default is right outside tests.
 #[derive(Clone)]
 pub struct Options {
-    /// A segment that has reached this size is followed by the next one.
+    /// A segment whose file has reached this size is followed by the next one.
     pub segment_bytes: u64,
     /// What may wait for the writer, in payload bytes.
     pub queue_bytes: usize,
@@ -86,7 +87,7 @@ struct Opened {
 impl EventLog {
     /// Opens the log in `dir`, or makes it; its index of identities is in `store`.
     ///
-    /// A last record that a power cut left unfinished is cut off. Anything else that is damaged is an error that
+    /// A last block that a power cut left unfinished is cut off. Anything else that is damaged is an error that
     /// names the file and the place, and nothing is changed.
     pub fn open(dir: &Path, store: &Store) -> Result<EventLog, LogError> {
         EventLog::open_with(dir, store, Options::default())

@@ -1,6 +1,6 @@
 //! Reading events back, in order, from any kept offset.
 //!
-//! A reader that goes on where it, or another, ended finds the open file and the place remembered. Every record's
+//! A reader that goes on where it, or another, ended finds the open file and the place remembered. Every block's
 //! checksum is proven again. Nothing beyond what is durable is ever read.
 
 use std::{
@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    block,
     error::LogError,
     record,
     segment::{Scan, Segment, Step},
@@ -90,26 +91,31 @@ fn read_segment(cursor: &mut Cursor, from: u64, left: &mut usize, events: &mut V
         reason,
     };
     while *offset < end {
-        let (header, body) = match scan.next().map_err(LogError::io(&segment.path))? {
-            Step::Record(header, _) if header.is_mark() => continue,
-            Step::Record(header, body) => (header, body),
+        let (header, packed) = match scan.next().map_err(LogError::io(&segment.path))? {
+            Step::Block(header, _) if header.is_mark() => continue,
+            Step::Block(header, packed) => (header, packed),
             Step::End => return Err(corrupt(scan.position, *offset, "the file ends before it")),
             Step::Broken(reason) => return Err(corrupt(scan.position, *offset, reason)),
         };
-        if header.offset != *offset {
+        if !(header.first..header.end()).contains(offset) {
             return Err(corrupt(*position, *offset, "another event stands there"));
         }
-        if header.offset >= from {
-            let envelope =
-                record::decode(&body).map_err(|_| corrupt(*position, *offset, "it is no event of this format"))?;
-            let bytes = envelope.payload.len();
-            if !events.is_empty() && bytes > *left {
-                return Ok(true);
+        if header.end() > from {
+            let unreadable = |at| corrupt(*position, at, "it is no event of this format");
+            let bodies = block::bodies(&header, packed).ok_or_else(|| unreadable(header.first))?;
+            for (at, body) in (header.first..).zip(&bodies).filter(|(at, _)| *at >= from) {
+                let envelope = record::decode(body).map_err(|_| unreadable(at))?;
+                let bytes = envelope.payload.len();
+                if !events.is_empty() && bytes > *left {
+                    // The block is unpacked again for what is left of it.
+                    *offset = at;
+                    return Ok(true);
+                }
+                *left = left.saturating_sub(bytes);
+                events.push(Logged { offset: Offset(at), envelope });
             }
-            *left = left.saturating_sub(bytes);
-            events.push(Logged { offset: Offset(header.offset), envelope });
         }
-        *offset += 1;
+        *offset = header.end();
         *position = scan.position;
     }
     Ok(*left == 0)

@@ -1,7 +1,7 @@
-//! What happens when the log is opened: every record is proven, an unfinished end is cut, the index is caught up.
+//! What happens when the log is opened: every block is proven, an unfinished end is cut, the index is caught up.
 //!
-//! An end is unfinished if it can have been written without having been synced. That is so where no whole record
-//! stands behind the broken one, or only records of its own group, of which the index does not know. A whole record
+//! An end is unfinished if it can have been written without having been synced. That is so where no whole block
+//! stands behind the broken one, or only blocks of its own group, of which the index does not know. A whole block
 //! of a later group proves that the broken one was on disk once: that is damage, and nothing is changed.
 
 use std::{
@@ -13,10 +13,10 @@ use std::{
 };
 
 use super::{
+    block::{self, MAGIC, Parsed},
     disk::Disk,
     error::LogError,
     index::{Covered, Index, Keys, Proof},
-    record::{self, MAGIC, Parsed},
     segment::{self, Extent, FILE_HEADER, Scan, Segment, Step},
     shared::Shared,
     writer::Active,
@@ -196,21 +196,22 @@ fn check_place(file: &File, dir: &Path, first: u64, previous_end: Option<u64>) -
     }
 }
 
-/// Reads a segment's file to its end, or to where no sound record begins: there its extent ends, and the reason is
+/// Reads a segment's file to its end, or to where no sound block begins: there its extent ends, and the reason is
 /// beside it.
 fn walk(file: &File, first: u64) -> io::Result<(Extent, Option<&'static str>)> {
     let mut extent = Extent::new(first);
     let mut scan = Scan::new(file, FILE_HEADER, file.metadata()?.len());
     loop {
         match scan.next()? {
-            Step::Record(header, _) if header.offset != extent.end => {
+            Step::Block(header, _) if header.first != extent.end => {
                 return Ok((extent, Some("another event stands there")));
             }
-            Step::Record(header, _) if !header.is_mark() => {
-                extent.pass(header.offset, extent.length);
-                extent.end += 1;
+            Step::Block(header, _) => {
+                if !header.is_mark() {
+                    extent.pass(header.first, extent.length);
+                }
+                extent.end = header.end();
             }
-            Step::Record(..) => {}
             Step::End => return Ok((extent, None)),
             Step::Broken(reason) => return Ok((extent, Some(reason))),
         }
@@ -222,19 +223,20 @@ fn corrupt(path: PathBuf, sound: &Extent, reason: &'static str) -> LogError {
     LogError::Corrupt { path, position: sound.length, offset: Offset(sound.end), reason }
 }
 
-/// Whether the record behind the sound ones is proven to have been on disk.
+/// Whether the block behind the sound ones is proven to have been on disk. If it was a mark, the next begins at its offset, and a
+/// start made sure of it before anything was written behind it.
 fn was_synced(file: &File, sound: &Extent, known: u64) -> io::Result<bool> {
     let offset = sound.end;
     let mut rest = vec![0; file.metadata()?.len().saturating_sub(sound.length) as usize];
     file.read_exact_at(&mut rest, sound.length)?;
     let later = (1..rest.len()).filter(|at| rest[*at..].starts_with(&MAGIC)).find(|at| {
-        matches!(record::parse(&rest[*at..]), Parsed::Record(header)
-            if header.offset > offset && (header.group_start() > offset || known > offset))
+        matches!(block::parse(&rest[*at..]), Parsed::Block(header)
+            if header.first == offset || header.first > offset && (header.group_start() > offset || known > offset))
     });
     Ok(later.is_some())
 }
 
-/// Cuts what stands behind the last whole record, and writes again what the index does not know of: if its sync
+/// Cuts what stands behind the last whole block, and writes again what the index does not know of: if its sync
 /// failed and the process ended, the system may hold pages that it takes for written and that no sync would write.
 fn settle(file: &File, segment: &Segment, known: u64, disk: &dyn Disk) -> io::Result<()> {
     let (end, length) = segment.durable();

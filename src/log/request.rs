@@ -1,15 +1,10 @@
 //! What an appender hands to the writer: its events, ready to be written but for their offsets.
 //!
-//! Encoding is done here, by the appender's own thread: the one writer only looks up, copies and syncs.
+//! Encoding is done here, by the appender's own thread: the one writer only looks up, packs and syncs.
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{
-    Appended,
-    error::AppendError,
-    index::Keys,
-    record::{self, MAX_BODY},
-};
+use super::{Appended, block::MAX_BODY, error::AppendError, index::Keys, record};
 use crate::base::Envelope;
 
 /// A long append is cut into requests of about this size, so that they can wait for room one by one.

@@ -1,7 +1,7 @@
-//! Segment files: a header that names the first offset, then records without a gap.
+//! Segment files: a header that names the first offset, then blocks of events without a gap.
 //!
 //! ```text
-//! "TILLSLOG" 8 | format 4 | first offset 8 | end of the segment before 8 | crc32 of all that 4 | records
+//! "TILLSLOG" 8 | format 4 | first offset 8 | end of the segment before 8 | crc32 of all that 4 | blocks
 //! ```
 //!
 //! The file is named after its first offset. It appears under its name only when its header is on disk. Between two
@@ -19,17 +19,17 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    block::{self, HEADER, Header, Parsed, number, word},
     disk::Disk,
     error::LogError,
-    record::{self, HEADER, Header, Parsed, number, word},
     trim::{self, TRIMMED},
 };
 use crate::{base::Offset, store::sync_dir};
 
 pub(super) const FILE_HEADER: u64 = 32;
 const MAGIC: &[u8; 8] = b"TILLSLOG";
-const FORMAT: u32 = 2;
-/// A reader that begins anywhere reads at most this much to find its place.
+const FORMAT: u32 = 3;
+/// A reader that begins anywhere reads at most this much, and a block, to find its place.
 const MARK_EVERY: u64 = 64 << 10;
 /// What is read at a time.
 const CHUNK: u64 = 1 << 20;
@@ -48,7 +48,7 @@ pub(super) struct Extent {
     pub end: u64,
     /// In bytes, of the file.
     pub length: u64,
-    /// Of some records, ascending: offset and place.
+    /// Of some blocks, ascending: first offset and place.
     places: Vec<(u64, u64)>,
 }
 
@@ -57,12 +57,12 @@ impl Extent {
         Extent { end: first, length: FILE_HEADER, places: vec![(first, FILE_HEADER)] }
     }
 
-    /// Of a segment whose records were not read.
+    /// Of a segment whose blocks were not read.
     pub fn whole(first: u64, end: u64, length: u64) -> Extent {
         Extent { end, length, ..Extent::new(first) }
     }
 
-    /// Notes a record that begins at `position`, now and then.
+    /// Notes a block that begins at `position`, now and then.
     pub fn pass(&mut self, offset: u64, position: u64) {
         if self.places.last().is_none_or(|(_, last)| position >= last + MARK_EVERY) {
             self.places.push((offset, position));
@@ -81,14 +81,14 @@ impl Segment {
         (extent.end, extent.length)
     }
 
-    /// The place of a record at or before `offset`.
+    /// The place of a block that begins at or before `offset`.
     pub fn place(&self, offset: u64) -> (u64, u64) {
         let extent = self.lock();
         let after = extent.places.partition_point(|(o, _)| *o <= offset);
         after.checked_sub(1).and_then(|i| extent.places.get(i)).copied().unwrap_or((self.first, FILE_HEADER))
     }
 
-    /// More of it has become durable: records that begin at `places` (offset, position).
+    /// More of it has become durable: blocks that begin at `places` (offset, position).
     pub fn extend(&self, places: impl Iterator<Item = (u64, u64)>, end: u64, length: u64) {
         let mut extent = self.lock();
         places.for_each(|(offset, position)| extent.pass(offset, position));
@@ -172,10 +172,10 @@ pub(super) fn check_header(file: &File, path: &Path, first: u64) -> Result<u64, 
     Ok(number(&bytes, 20))
 }
 
-/// Walks over the records of a file from a place where one begins, up to `limit` bytes of the file.
+/// Walks over the blocks of a file from a place where one begins, up to `limit` bytes of the file.
 pub(super) struct Scan<'f> {
     file: &'f File,
-    /// Of the next record.
+    /// Of the next block.
     pub position: u64,
     limit: u64,
     chunk_bytes: u64,
@@ -183,10 +183,10 @@ pub(super) struct Scan<'f> {
 }
 
 pub(super) enum Step {
-    /// A record and its body.
-    Record(Header, Bytes),
+    /// A block, as it is packed.
+    Block(Header, Bytes),
     End,
-    /// No whole record begins at the position.
+    /// No whole block begins at the position.
     Broken(&'static str),
 }
 
@@ -206,11 +206,11 @@ impl<'f> Scan<'f> {
             return Ok(Step::End);
         }
         loop {
-            match record::parse(&self.chunk) {
-                Parsed::Record(header) => {
-                    let record = self.chunk.split_to(HEADER + header.body);
-                    self.position += record.len() as u64;
-                    return Ok(Step::Record(header, record.slice(HEADER..)));
+            match block::parse(&self.chunk) {
+                Parsed::Block(header) => {
+                    let block = self.chunk.split_to(HEADER + header.packed);
+                    self.position += block.len() as u64;
+                    return Ok(Step::Block(header, block.slice(HEADER..)));
                 }
                 Parsed::Bad(reason) => return Ok(Step::Broken(reason)),
                 Parsed::Needs(bytes) => {

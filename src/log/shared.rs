@@ -64,7 +64,7 @@ pub(super) struct Shared {
     pub(super) cursors: Mutex<Vec<Cursor>>,
 }
 
-/// A place in a segment where the record of an offset begins.
+/// A place in a segment where the block of an offset begins.
 pub(super) struct Cursor {
     pub segment: Arc<Segment>,
     pub file: Arc<File>,

@@ -75,13 +75,13 @@ fn stored(offsets: impl IntoIterator<Item = u64>) -> Vec<Appended> {
     offsets.into_iter().map(|o| Appended::Stored(Offset(o))).collect()
 }
 
-/// Where the records of a segment file begin.
-fn records(bytes: &[u8]) -> Vec<usize> {
-    (0..bytes.len()).filter(|at| bytes[*at..].starts_with(&record::MAGIC)).collect()
+/// Where the blocks of a segment file begin.
+fn blocks(bytes: &[u8]) -> Vec<usize> {
+    (0..bytes.len()).filter(|at| bytes[*at..].starts_with(&block::MAGIC)).collect()
 }
 
 #[test]
-fn a_last_record_cut_anywhere_is_dropped_and_the_log_goes_on() {
+fn a_last_block_cut_anywhere_is_dropped_and_the_log_goes_on() {
     let home = Home::new();
     let log = home.open().unwrap();
     append(&log, &["a", "b"]).unwrap();
@@ -89,8 +89,8 @@ fn a_last_record_cut_anywhere_is_dropped_and_the_log_goes_on() {
     drop(log);
     let path = home.last_segment();
     let whole = fs::read(&path).unwrap();
-    let places = records(&whole);
-    let [_, _, c, mark] = places[..] else { panic!("{places:?}") };
+    let places = blocks(&whole);
+    let [_, c, mark] = places[..] else { panic!("{places:?}") };
     for cut in c..mark {
         fs::write(&path, &whole[..cut]).unwrap();
         home.forget_state();
@@ -116,7 +116,7 @@ fn acknowledged_events_that_the_disk_lost_are_taken_again_under_new_offsets() {
     drop(log);
     let path = home.last_segment();
     let whole = fs::read(&path).unwrap();
-    fs::write(&path, &whole[..records(&whole)[2] + 5]).unwrap();
+    fs::write(&path, &whole[..blocks(&whole)[1] + 5]).unwrap();
 
     let log = home.open().unwrap();
     assert_eq!(ids(&log), ["a", "b"]);
@@ -139,10 +139,11 @@ fn a_wrong_byte_before_the_end_is_named_and_refused() {
     drop(log);
     let path = home.last_segment();
     let whole = fs::read(&path).unwrap();
-    let places = records(&whole);
+    let places = blocks(&whole);
+    let [_, _, mark] = places[..] else { panic!("{places:?}") };
     let mut seen = false;
     // With the state at hand, and then without.
-    for at in (0..places[4]).chain(0..places[4]) {
+    for at in (0..mark).chain(0..mark) {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x10;
         fs::write(&path, &bytes).unwrap();
@@ -156,7 +157,7 @@ fn a_wrong_byte_before_the_end_is_named_and_refused() {
             LogError::Corrupt { path: named, position, offset, .. } => {
                 assert_eq!(named, &path);
                 assert_eq!(*position, expected.map_or(0, |i| places[i] as u64));
-                assert_eq!(offset.0, expected.unwrap_or(0) as u64);
+                assert_eq!(offset.0, if expected == Some(1) { 3 } else { 0 });
             }
             other => panic!("{other}"),
         }
@@ -171,19 +172,49 @@ fn a_group_that_reached_the_disk_in_part_is_cut_at_its_first_hole() {
     let home = Home::new();
     let log = home.open().unwrap();
     append(&log, &["a"]).unwrap();
-    append(&log, &["b", "c", "d"]).unwrap();
+    // More than goes into one block.
+    let large = ["b", "c", "d"].map(|id| event(id, &id.repeat(60 << 10)));
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(log.append(large.to_vec())).unwrap();
     drop(log);
     let path = home.last_segment();
     let whole = fs::read(&path).unwrap();
-    let places = records(&whole);
+    let places = blocks(&whole);
     // As if power had gone before the sync: no mark, no index, and the page with "c" never written.
     let mut torn = whole[..places[4]].to_vec();
     torn[places[2]..places[3]].fill(0);
     fs::write(&path, &torn).unwrap();
+    let error = home.open().err().unwrap();
+    assert!(matches!(error, LogError::Corrupt { offset: Offset(2), .. }), "the index knows that it was: {error}");
+    assert_eq!(fs::read(&path).unwrap(), torn, "nothing is changed");
     home.forget_state();
     let log = home.open().unwrap();
     assert_eq!(ids(&log), ["a", "b"]);
     assert_eq!(append(&log, &["b", "c"]).unwrap(), [Appended::Duplicate(Offset(1)), Appended::Stored(Offset(2))]);
+}
+
+#[test]
+fn a_damaged_mark_is_refused_with_what_stands_behind_it() {
+    let home = Home::new();
+    for id in ["a", "b"] {
+        append(&home.open().unwrap(), &[id]).unwrap();
+    }
+    let path = home.last_segment();
+    let mut whole = fs::read(&path).unwrap();
+    let [_, mark, b, last] = blocks(&whole)[..] else { panic!("{:?}", blocks(&whole)) };
+    // As a kill leaves it.
+    whole.truncate(last);
+    for at in (mark..b).chain(mark..b) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let error = home.open().err().unwrap_or_else(|| panic!("byte {at} is wrong and not seen"));
+        let LogError::Corrupt { position, offset, .. } = error else { panic!("{error}") };
+        assert_eq!((position, offset), (mark as u64, Offset(1)));
+        assert_eq!(fs::read(&path).unwrap(), bytes, "nothing is changed");
+        if at + 1 == b {
+            home.forget_state();
+        }
+    }
 }
 
 #[test]
@@ -255,7 +286,7 @@ fn a_log_in_another_format_is_refused_as_such() {
     let crc = crc32fast::hash(&bytes[..28]);
     bytes[28..32].copy_from_slice(&crc.to_le_bytes());
     fs::write(&path, bytes).unwrap();
-    assert!(matches!(home.open(), Err(LogError::Format { found: 9, known: 2, .. })));
+    assert!(matches!(home.open(), Err(LogError::Format { found: 9, known: 3, .. })));
 }
 
 #[test]

@@ -2,10 +2,10 @@
 //! once, answers everyone, and hands the identities to the thread that adds them to the index.
 //!
 //! ```text
-//! queue ──► group ──► duplicates out ──► write ──► sync ──► publish ──► answer ──► keeper ──► index
-//!               (index, keeper, group)     │         │                                │
-//!                          full: cut back, │         └─ failed: stop for good         └─ failed: stop; the next
-//!                          refuse, go on  ─┘                                             start adds what is missing
+//! queue ──► group ──► duplicates out ──► pack ──► write ──► sync ──► publish ──► answer ──► keeper ──► index
+//!               (index, keeper, group)              │         │                                │
+//!                                   full: cut back, │         └─ failed: stop for good         └─ failed: stop; the next
+//!                                   refuse, go on  ─┘                                             start adds what is missing
 //! ```
 //!
 //! After a failed sync the pages may be gone and a second sync would still succeed, so there is no second one.
@@ -23,10 +23,10 @@ use ahash::HashMap;
 
 use super::{
     Appended, Options,
+    block::{self, Packer},
     error::{AppendError, LogError},
     index::{Covered, Entry, Index, Key, Place},
     keeper::Keeper,
-    record,
     request::Request,
     segment::{self, Extent, FILE_HEADER, Segment},
     shared::Shared,
@@ -40,8 +40,8 @@ use crate::{
 /// So often a writer that has nothing to do looks whether identities that wait can go to the index.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// Bytes that are worth a sync of their own: the page of 4 KiB that a group ends in is written again with the next group, which
-/// for one event of 2 KB at a time is three bytes a byte.
+/// Bytes that are worth a sync of their own, before they are packed: the page of 4 KiB that a group ends in is written again with
+/// the next group, which for one event of 2 KB at a time is two bytes a byte.
 const WORTH_A_SYNC: usize = 24 << 10;
 /// For fewer a group waits while others come …
 const SILENCE: Duration = Duration::from_millis(4);
@@ -113,13 +113,10 @@ pub(super) fn start(
 }
 
 /// Requests that share one sync.
-#[derive(Default)]
 struct Group {
     requests: Vec<(Request, Vec<Appended>)>,
-    /// New events, as they are written.
-    bytes: Vec<u8>,
-    /// Of each new event: where its record begins in `bytes`.
-    starts: Vec<usize>,
+    /// Their new events.
+    events: Packer,
     /// What the index is to have of the new events.
     entries: HashMap<Key, Entry>,
     duplicates: u64,
@@ -128,7 +125,7 @@ struct Group {
 impl Writer {
     fn run(mut self, requests: &mpsc::Receiver<Request>) {
         while let Some(first) = self.next(requests) {
-            let mut group = Group::default();
+            let mut group = Group::new(self.active.next);
             self.add(&mut group, first);
             self.gather(&mut group, requests);
             self.commit(group);
@@ -157,12 +154,12 @@ impl Writer {
     fn gather(&mut self, group: &mut Group, requests: &mpsc::Receiver<Request>) {
         let began = Instant::now();
         let mut joined = None;
-        while group.bytes.len() < self.options.group_bytes {
+        while group.events.taken() < self.options.group_bytes {
             if let Ok(request) = requests.try_recv() {
                 self.add(group, request);
                 continue;
             }
-            let is_small = (1..WORTH_A_SYNC).contains(&group.bytes.len());
+            let is_small = (1..WORTH_A_SYNC).contains(&group.events.taken());
             let left = PATIENCE.saturating_sub(began.elapsed());
             if !is_small || left.is_zero() || began < self.impatience.until {
                 break;
@@ -173,7 +170,7 @@ impl Writer {
             self.add(group, request);
         }
         if let Some(joined) = joined {
-            self.impatience.waited(joined < JOINED && group.bytes.len() < WORTH_A_SYNC);
+            self.impatience.waited(joined < JOINED && group.events.taken() < WORTH_A_SYNC);
         }
     }
 
@@ -202,10 +199,7 @@ impl Writer {
                     return Ok(Appended::Duplicate(offset));
                 }
             };
-            let place = group.starts.len();
-            let offset = Offset(self.active.next + place as u64);
-            group.starts.push(group.bytes.len());
-            record::write(&mut group.bytes, offset.0, place as u32, body);
+            let offset = Offset(group.events.add(body));
             group.entries.insert(key, Entry { offset, says });
             Ok(Appended::Stored(offset))
         });
@@ -213,19 +207,17 @@ impl Writer {
     }
 
     fn commit(&mut self, group: Group) {
-        if group.requests.is_empty() {
+        let Group { requests, events, entries, duplicates } = group;
+        if requests.is_empty() {
             return;
         }
-        if !group.starts.is_empty()
-            && let Err(e) = self.store(&group)
+        if !events.is_empty()
+            && let Err(e) = self.store(events)
         {
             self.shared.counters.refused.fetch_add(1, Relaxed);
-            return group.refuse(self.active.next, &e);
+            return refuse(requests, self.active.next, &e);
         }
-        let counters = &self.shared.counters;
-        counters.events.fetch_add(group.starts.len() as u64, Relaxed);
-        counters.duplicates.fetch_add(group.duplicates, Relaxed);
-        let Group { requests, entries, .. } = group;
+        self.shared.counters.duplicates.fetch_add(duplicates, Relaxed);
         for (request, answer) in requests {
             let answer = match request.begins_segment() {
                 true => self.roll().map(|()| vec![Appended::Stored(Offset(self.active.next))]),
@@ -236,14 +228,16 @@ impl Writer {
         self.remember(entries);
     }
 
-    /// Returns when the group's events are on disk.
-    fn store(&mut self, group: &Group) -> Result<(), AppendError> {
-        self.make_sure_of_room(group.bytes.len() as u64)?;
+    /// Returns when a group's events are on disk.
+    fn store(&mut self, events: Packer) -> Result<(), AppendError> {
+        let end = events.end();
+        let (bytes, starts) = events.finish();
+        self.make_sure_of_room(bytes.len() as u64)?;
         if self.active.length >= self.options.segment_bytes {
             self.roll()?;
         }
         let Active { segment, file, length, next } = &mut self.active;
-        if let Err(e) = self.options.disk.write(file, &group.bytes, *length) {
+        if let Err(e) = self.options.disk.write(file, &bytes, *length) {
             return Err(match file.set_len(*length) {
                 Ok(()) => refused(&segment.path, &e),
                 Err(e) => self.shared.stop(format!("an unfinished write could not be cut off: {e}")),
@@ -254,17 +248,18 @@ impl Writer {
             return Err(self.shared.stop(format!("{} could not be synced: {e}", segment.path.display())));
         }
         let took = began.elapsed();
-        telemetry::log_synced(group.starts.len() as u64, took.as_secs_f64());
-        self.shared.counters.sync_micros.fetch_add(took.as_micros() as u64, Relaxed);
-        let (first, at) = (*next, *length);
-        *next += group.starts.len() as u64;
-        *length += group.bytes.len() as u64;
-        let places = (first..).zip(group.starts.iter().map(|start| at + *start as u64));
-        segment.extend(places, *next, *length);
+        let (stored, at) = (end - *next, *length);
+        *next = end;
+        *length += bytes.len() as u64;
+        segment.extend(starts.into_iter().map(|(first, start)| (first, at + start as u64)), *next, *length);
         self.shared.publish(*next);
         self.dirty = true;
-        self.shared.counters.syncs.fetch_add(1, Relaxed);
-        self.shared.counters.bytes.fetch_add(group.bytes.len() as u64, Relaxed);
+        telemetry::log_synced(stored, took.as_secs_f64());
+        let counters = &self.shared.counters;
+        counters.events.fetch_add(stored, Relaxed);
+        counters.sync_micros.fetch_add(took.as_micros() as u64, Relaxed);
+        counters.syncs.fetch_add(1, Relaxed);
+        counters.bytes.fetch_add(bytes.len() as u64, Relaxed);
         Ok(())
     }
 
@@ -311,9 +306,7 @@ impl Writer {
         if !dirty || shared.check().is_err() {
             return;
         }
-        let mut mark = Vec::new();
-        record::write(&mut mark, next, 0, &[]);
-        let closed = options.disk.write(&file, &mark, length).and_then(|()| options.disk.sync(&file));
+        let closed = options.disk.write(&file, &block::mark(next), length).and_then(|()| options.disk.sync(&file));
         if let Err(e) = closed.or_else(|e: io::Error| file.set_len(length).and(Err(e))) {
             tracing::warn!(log = %shared.dir.display(), "the log was closed without its last mark: {e}");
         }
@@ -330,16 +323,21 @@ fn refused(path: &Path, error: &io::Error) -> AppendError {
 }
 
 impl Group {
-    /// Nothing of it was stored, from the offset `first` on. Who brought only duplicates of stored events is answered all the same.
-    fn refuse(self, first: u64, error: &AppendError) {
-        for (request, answer) in self.requests {
-            let is_of_it = |event: &Appended| match event {
-                Appended::Stored(at) | Appended::Duplicate(at) => at.0 >= first,
-                Appended::Delivered => false,
-            };
-            let pending = request.begins_segment() || answer.iter().any(is_of_it);
-            request.answer(if pending { Err(error.clone()) } else { Ok(answer) });
-        }
+    /// `next`: the offset of its first new event.
+    fn new(next: u64) -> Group {
+        Group { requests: Vec::new(), events: Packer::new(next), entries: HashMap::default(), duplicates: 0 }
+    }
+}
+
+/// Nothing of a group was stored, from the offset `first` on. Who brought only duplicates of stored events is answered all the same.
+fn refuse(requests: Vec<(Request, Vec<Appended>)>, first: u64, error: &AppendError) {
+    for (request, answer) in requests {
+        let is_of_it = |event: &Appended| match event {
+            Appended::Stored(at) | Appended::Duplicate(at) => at.0 >= first,
+            Appended::Delivered => false,
+        };
+        let pending = request.begins_segment() || answer.iter().any(is_of_it);
+        request.answer(if pending { Err(error.clone()) } else { Ok(answer) });
     }
 }
 

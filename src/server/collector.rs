@@ -50,6 +50,11 @@ pub async fn collect(State(app): State<App>, Path(call): Path<String>, request: 
     response
 }
 
+/// Of what is asked in another way than by a post: whether there is such a call at all.
+pub async fn otherwise(Path(call): Path<String>) -> StatusCode {
+    call.parse::<Call>().map_or(StatusCode::NOT_FOUND, |_| StatusCode::METHOD_NOT_ALLOWED)
+}
+
 /// What a browser asks before a page of another origin posts.
 pub async fn preflight() -> Response {
     let allowed = [

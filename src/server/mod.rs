@@ -152,7 +152,7 @@ fn routes(app: App) -> Router {
         .route("/webhooks/twilio/inbound", post(webhooks::twilio_inbound))
         .route("/webhooks/aliyun/status/{secret}", post(webhooks::aliyun))
         .route("/v1/phones/validate", post(phones::validate))
-        .route("/v1/{call}", post(collector::collect).options(collector::preflight))
+        .route("/v1/{call}", post(collector::collect).options(collector::preflight).fallback(collector::otherwise))
         .merge(asked)
         .with_state(app)
 }

@@ -50,7 +50,7 @@ fn open(data: &Path, options: Options) -> Result<EventLog, LogError> {
 
 /// Segments of a few events.
 fn small() -> Options {
-    Options { segment_bytes: 2000, ..Options::default() }
+    Options { segment_bytes: 500, ..Options::default() }
 }
 
 fn all(log: &EventLog, max_bytes: usize) -> Vec<Logged> {
@@ -185,7 +185,7 @@ async fn the_index_is_made_again_when_its_folder_is_gone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_appenders_and_readers_agree_on_one_order() {
     let data = tempfile::tempdir().unwrap();
-    let log = open(data.path(), Options { segment_bytes: 20_000, ..Options::default() }).unwrap();
+    let log = open(data.path(), Options { segment_bytes: 2_000, ..Options::default() }).unwrap();
     let appenders: Vec<_> = (0..16)
         .map(|who| {
             let log = log.clone();
@@ -313,7 +313,7 @@ fn child_appends_until_it_is_killed() {
     let Some(data) = env::var_os(CHILD) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let log = open(Path::new(&data), Options { segment_bytes: 50_000, ..Options::default() }).unwrap();
+        let log = open(Path::new(&data), Options { segment_bytes: 4_000, ..Options::default() }).unwrap();
         let first = log.end().0;
         let tasks: Vec<_> = (0..8)
             .map(|who| {
@@ -375,4 +375,5 @@ fn acknowledged_events_survive_a_kill() {
         assert_eq!(ids.len(), found.len(), "nothing is stored twice");
         assert_eq!(found.len() as u64, log.end().0, "no offset is skipped");
     }
+    assert!(segments(data.path()).len() > 3, "kills met new segments too");
 }

@@ -246,6 +246,8 @@ fn a_wrong_write_key_leaves_no_trace_but_a_counter() {
     assert_eq!(post(&serving, "/v1/batch", |r| r.body(named)), 401);
     assert_eq!(post(&serving, "/v1/batch", |r| r.body("{")), 401);
     assert_eq!(post(&serving, "/v1/tracks", |r| r.basic_auth(KEY, Some("")).body(page.clone())), 404);
+    let got = |path| ask(&serving, Method::GET, path, |r| r).status;
+    assert_eq!((got("/v1/tracks"), got("/v1/track")), (404, 405));
     assert_eq!(refused(&serving, "storefront", "write_key"), 4);
     assert_eq!(post(&serving, "/v1/page", |r| r.basic_auth("wk_of_the_app", Some("")).body(page.clone())), 200);
     loaded(&till, "core.page_views", 1);

@@ -142,6 +142,7 @@ fn who_is_forgotten_is_named_nowhere_and_counted_everywhere() {
     assert!(of("vault") >= 3 && of("core.people") == 1 && of("raw.events") > 3, "{exported}");
     assert!(exported.contains(&email) && exported.contains("Medlar Row"));
 
+    let last = till.sql("SELECT max(log_offset) AS n FROM raw.events")[0]["n"].as_u64().unwrap();
     let erased = till.json(&["erase", &email]);
     assert_eq!(erased["people"], json!([person]));
     assert!(erased["events"].as_u64().unwrap() >= kept - 1 && erased["quarantined"] == 1, "{erased}, of {kept}");
@@ -154,6 +155,10 @@ fn who_is_forgotten_is_named_nowhere_and_counted_everywhere() {
     files_in(&till.data(), &mut all);
     let clear = |path: &&PathBuf| fs::read(path).unwrap().windows(email.len()).any(|w| w == email.as_bytes());
     assert_eq!(all.iter().find(clear), None);
+    // What the log packs would not be found so.
+    let segments = all.iter().filter(|path| path.extension().is_some_and(|e| e == "seg"));
+    let mut firsts = segments.map(|path| path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap());
+    assert!(firsts.all(|first| first > last), "the log still begins before event {last}");
     assert!(files.difference(&parquet(&till)).next().is_some(), "files that held it are gone");
 
     let told = till.sql(&format!("SELECT * FROM core.people WHERE person_id = '{person}'"));

@@ -1,7 +1,7 @@
 //! Envelopes into the topic: what a record is, and when it counts as delivered.
 //!
 //! A record's key is [`partition_key`]; its value is four bytes that say whose it is and in which format, and then the
-//! body of the embedded log's records ([`record`]). The producer is idempotent, so that its own retries double nothing and
+//! body that events have in the embedded log ([`record`]). The producer is idempotent, so that its own retries double nothing and
 //! keep the order; a record that was not acknowledged in time may still be in the topic, and is a duplicate when its sender
 //! sends it again.
 

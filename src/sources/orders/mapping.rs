@@ -163,8 +163,18 @@ const GENERIC: Layout = Layout {
 const LAYOUTS: [&Layout; 4] = [&UCI, &SHOPIFY, &WOOCOMMERCE, &GENERIC];
 
 impl OrdersMapping {
+    /// The names of columns that the user gave.
+    fn given(&self) -> impl Iterator<Item = &String> {
+        let OrdersMapping { order, time, customer, amount, quantity, price, currency, country, sku, .. } = self;
+        [order, time, customer, amount, quantity, price, currency, country, sku].into_iter().flatten()
+    }
+
     /// The plan for a file with these columns, or what is lacking and what to do.
     pub(super) fn plan(&self, columns: &[String]) -> Result<Plan, String> {
+        // A name that is none is told of first: what is said to be lacking may only be misspelt.
+        for name in self.given() {
+            named(columns, name)?;
+        }
         let plain: Vec<String> = columns.iter().map(|c| plain(c)).collect();
         let layout = LAYOUTS.into_iter().find(|l| l.marks.iter().all(|m| known(&plain, m).is_some()));
         let layout = layout.unwrap_or(&GENERIC);
@@ -330,7 +340,9 @@ mod tests {
         let error = plan(&none, &["order_id", "ordered_at", "amount"]).unwrap_err();
         assert!(error.contains("--currency") && error.contains("order_id, ordered_at, amount"), "{error}");
         let mapping = OrdersMapping { order: Some("oder".to_owned()), ..none };
-        let error = plan(&mapping, &["order", "ordered_at", "amount", "currency"]).unwrap_err();
-        assert_eq!(error, "it has no column \"oder\"; did you mean \"order\"?");
+        for columns in [&["order", "ordered_at", "amount", "currency"][..], &["order"]] {
+            let error = plan(&mapping, columns).unwrap_err();
+            assert_eq!(error, "it has no column \"oder\"; did you mean \"order\"?", "first, whatever else is lacking");
+        }
     }
 }

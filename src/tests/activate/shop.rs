@@ -42,8 +42,6 @@ use crate::{
 };
 
 const KEY: [u8; 32] = [7; 32];
-/// Of the log: some hundred records.
-const SEGMENT: usize = 64 << 10;
 
 pub fn at(text: &str) -> Micros {
     Micros::from_rfc3339(text).unwrap()
@@ -190,7 +188,7 @@ impl Shop {
         Templates::beside(self.settings().pipelines.dir.as_deref()).unwrap()
     }
 
-    /// The disk loses the end of the log, from within the record that says `words`.
+    /// The disk loses the end of the log, from within the block that says `words`.
     pub fn loses_the_log_from(&self, words: &str) {
         let segments = fs::read_dir(self.dir.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
         let place = |bytes: &[u8]| bytes.windows(words.len()).position(|w| w == words.as_bytes());
@@ -204,8 +202,8 @@ impl Shop {
         let store = open_store(&dir.join("state")).await;
         let lake = Lake::open(&dir.join("lake")).await.unwrap();
         let held = load::raw_end(&lake);
-        let few = log::Options { segment_bytes: SEGMENT as u64, held, ..log::Options::default() };
-        let log = EventLog::open_with(&dir.join("log"), &store, few).unwrap();
+        let options = log::Options { held, ..log::Options::default() };
+        let log = EventLog::open_with(&dir.join("log"), &store, options).unwrap();
         let vault = Vault::new(&store, &KEY).unwrap();
         let mut kept = vault.sealing();
         for (kind, hash, text) in &self.vault {
@@ -366,12 +364,10 @@ impl Run {
 
     /// As the loader does when a lot has gone by: what the log holds is in `raw.events`, and only there.
     pub async fn load_and_trim(&self) {
-        let body = "x".repeat(SEGMENT);
-        for sid in ["SM_long", "SM_next"] {
-            self.twilio_says(json!({"MessageSid": sid, "From": super::PHONE, "Body": body}), Micros(0)).await;
-        }
+        let begins = self.log.begin_segment().await.unwrap();
+        self.twilio_says(json!({"MessageSid": "SM_next", "From": super::PHONE, "Body": "hello"}), Micros(0)).await;
         self.load().await;
-        trim_until(&self.log, self.log.end(), |freed| freed > 0);
+        trim_until(&self.log, begins, |freed| freed > 0);
     }
 
     /// Puts what the log holds into `raw.events`.
