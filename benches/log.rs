@@ -24,7 +24,8 @@ const PAYLOAD: usize = 2048;
 const BULK: usize = 200_000;
 const FOR: Duration = Duration::from_secs(3);
 
-fn event(id: String, text: &Bytes) -> Envelope {
+fn event(id: String) -> Envelope {
+    let payload = text(&id);
     Envelope {
         source: Source::Stripe,
         event_id: id,
@@ -39,8 +40,23 @@ fn event(id: String, text: &Bytes) -> Envelope {
         object_id: Some("pi_3MtwBwLkdIwHu7ix28a3tqPa".to_owned()),
         person_hint: Some("cus_NffrFeUfNV2Hib".to_owned()),
         digest: Digest(7),
-        payload: text.clone(),
+        payload,
     }
+}
+
+/// As an event says it: names that all have, and half of it of its own.
+fn text(id: &str) -> Bytes {
+    let mut text = format!("{{\"id\":\"{id}\"");
+    let mut noise = crc32fast::hash(id.as_bytes());
+    for field in 0.. {
+        if text.len() >= PAYLOAD - 40 {
+            break;
+        }
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        text += &format!(",\"field_of_it_{field:02}\":\"{noise:08x}{:04x}\"", noise >> 7 & 0xffff);
+    }
+    text += &format!(",\"pad\":\"{}\"}}", "x".repeat(PAYLOAD.saturating_sub(text.len() + 10)));
+    text.into()
 }
 
 /// As Stripe's: no order in it that an index could use.
@@ -60,16 +76,16 @@ fn bare(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn appenders(log: &EventLog, many: usize, text: &Bytes) -> Result<()> {
+async fn appenders(log: &EventLog, many: usize) -> Result<()> {
     let (start, before) = (Instant::now(), log.stats());
     let tasks: Vec<_> = (0..many)
         .map(|who| {
-            let (log, text) = (log.clone(), text.clone());
+            let log = log.clone();
             tokio::spawn(async move {
                 let mut waits = Vec::new();
                 while start.elapsed() < FOR {
                     let at = Instant::now();
-                    log.append(vec![event(format!("{many}-{who}-{}", waits.len()), &text)]).await?;
+                    log.append(vec![event(format!("{many}-{who}-{}", waits.len()))]).await?;
                     waits.push(at.elapsed());
                 }
                 anyhow::Ok(waits)
@@ -93,12 +109,12 @@ async fn appenders(log: &EventLog, many: usize, text: &Bytes) -> Result<()> {
     Ok(())
 }
 
-async fn bulk(log: &EventLog, text: &Bytes, stored: bool) -> Result<()> {
+async fn bulk(log: &EventLog, stored: bool) -> Result<()> {
     let (start, before) = (Instant::now(), log.stats());
     // As a loader of files does it: the next batch is made while the last one is written.
     let (mut running, mut right) = (None, 0);
     for first in (0..BULK).step_by(1000) {
-        let batch: Vec<_> = (first..first + 1000).map(|n| event(id(n), text)).collect();
+        let batch: Vec<_> = (first..first + 1000).map(|n| event(id(n))).collect();
         let log = log.clone();
         let next = tokio::spawn(async move { log.append(batch).await });
         if let Some(last) = running.replace(next) {
@@ -145,15 +161,14 @@ async fn main() -> Result<()> {
         None => tempfile::tempdir()?,
     };
     let (log_dir, state) = (dir.path().join("log"), dir.path().join("state"));
-    let text = Bytes::from(vec![b'x'; PAYLOAD]);
     bare(dir.path())?;
     let store = Store::open(&state)?;
     let log = EventLog::open(&log_dir, &store)?;
     for many in [1, 16, 64] {
-        appenders(&log, many, &text).await?;
+        appenders(&log, many).await?;
     }
-    bulk(&log, &text, true).await?;
-    bulk(&log, &text, false).await?;
+    bulk(&log, true).await?;
+    bulk(&log, false).await?;
     read_back(&log)?;
     println!("state on disk: {:.1} MB", store.bytes()? as f64 / 1e6);
     drop((log, store));

@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{DataType, Field};
 use datafusion::execution::SendableRecordBatchStream;
 use deltalake_core::DeltaTableError;
@@ -53,9 +54,7 @@ pub(super) async fn write(
         return Ok(Vec::new());
     }
     let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let lanes = (bytes / LANE_BYTES).clamp(1, threads);
-    let written = lanes_of(batches, rows.div_ceil(lanes)).into_iter().map(|lane| {
+    let written = lanes_of(batches, rows.div_ceil(lanes(bytes))).into_iter().map(|lane| {
         let (table, log, layout) = (table.clone(), log.clone(), layout.clone());
         let name = table.clone();
         off_the_runtime(name, async move {
@@ -69,6 +68,51 @@ pub(super) async fn write(
         })
     });
     Ok(try_join_all(written).await?.into_iter().flatten().collect())
+}
+
+/// A batch, and a row of it.
+pub(super) type Place = (usize, usize);
+
+/// Rows that are brought together at a time.
+const TOGETHER: usize = 8192;
+
+/// Writes the rows of `batches` that stand at `places`, in that order, holding of them no second copy but of a few thousand at a
+/// time.
+pub(super) async fn write_at(
+    table: &Arc<str>,
+    log: &LogStoreRef,
+    layout: &Arc<Layout>,
+    batches: Arc<[RecordBatch]>,
+    places: Vec<Place>,
+) -> Result<Vec<Add>> {
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    let lanes = lanes(bytes / rows.max(1) * places.len());
+    let written = places.chunks(places.len().div_ceil(lanes)).map(|lane| {
+        let (table, log, layout) = (table.clone(), log.clone(), layout.clone());
+        let (name, batches, lane, rows) = (table.clone(), batches.clone(), lane.to_vec(), places.len());
+        off_the_runtime(name, async move {
+            let batches: Vec<&RecordBatch> = batches.iter().collect();
+            let mut writer = writer(&log, &layout, rows);
+            for places in lane.chunks(TOGETHER) {
+                let rows = interleave_record_batch(&batches, places)
+                    .map_err(|e| LakeError::Rows { table: table.to_string(), source: e.into() })?;
+                let rows = conform(&table, &rows, &layout.schema)?;
+                writer.write(&rows).await.map_err(|e| writing(&table, &log, e))?;
+            }
+            close(&table, &log, writer).await
+        })
+    });
+    Ok(try_join_all(written).await?.into_iter().flatten().collect())
+}
+
+/// How many threads are to write so much of memory.
+fn lanes(bytes: usize) -> usize {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    (bytes / LANE_BYTES).clamp(1, threads)
 }
 
 /// Writes a stream of unknown length, holding no more of it than a row group; also gives the number of rows.

@@ -16,9 +16,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use ahash::HashMap;
-use arrow::array::{AsArray, RecordBatch, UInt64Array};
-use arrow::compute::{concat_batches, interleave_record_batch, sort_to_indices, take_record_batch};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::{interleave, interleave_record_batch, sort_to_indices};
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{DataFusionError, Result as PlanResult, exec_datafusion_err};
 use datafusion::execution::SendableRecordBatchStream;
@@ -29,7 +30,7 @@ use deltalake_core::kernel::Add;
 use futures::{StreamExt, TryStreamExt};
 
 use super::error::{LakeError, Result};
-use super::files;
+use super::files::{self, Place};
 use super::log::Purpose;
 use super::overlay::{changes_of, columns, newest, scan};
 use super::provider::Scan;
@@ -109,19 +110,16 @@ fn holds(current: Option<&TableState>, files: &[Arc<DataFile>]) -> bool {
 /// The newest version of every object that has changed.
 struct Newest {
     /// As they were read: one batch of them all would be all of it twice.
-    rows: Vec<RecordBatch>,
+    rows: Arc<[RecordBatch]>,
     /// Of each id, in test mode and in live mode.
     places: HashMap<String, [Option<Place>; 2]>,
     key: String,
 }
 
-/// A batch and a row of it.
-type Place = (usize, usize);
-
 impl Newest {
     async fn of(changed: Arc<TableState>, key: &str, schema: &SchemaRef) -> PlanResult<Newest> {
         let plan = newest(Arc::new(Scan::new(changed)), key, schema)?.build()?;
-        let rows: Vec<RecordBatch> = execute(plan).await?.try_collect().await?;
+        let rows: Arc<[RecordBatch]> = execute(plan).await?.try_collect::<Vec<_>>().await?.into();
         let mut places: HashMap<String, [Option<Place>; 2]> = HashMap::default();
         for (batch, rows) in rows.iter().enumerate() {
             for (row, (livemode, id)) in keys_of(rows, key)?.into_iter().enumerate() {
@@ -141,19 +139,20 @@ impl Newest {
         if newer.iter().all(Option::is_none) {
             return Ok(batch);
         }
-        let all: Vec<&RecordBatch> = std::iter::once(&batch).chain(&self.rows).collect();
+        let all: Vec<&RecordBatch> = std::iter::once(&batch).chain(self.rows.iter()).collect();
         let place = |(row, newer): (usize, &Option<Place>)| newer.map_or((0, row), |(batch, row)| (1 + batch, row));
         Ok(interleave_record_batch(&all, &newer.iter().enumerate().map(place).collect::<Vec<_>>())?)
     }
 
     /// Of the objects that are not `known`.
-    fn unknown(&self, known: &HashSet<Place>) -> PlanResult<Vec<RecordBatch>> {
-        let unknown = self.rows.iter().enumerate().map(|(batch, rows)| {
-            let unknown = (0..rows.num_rows()).filter(|row| !known.contains(&(batch, *row)));
-            Ok(take_record_batch(rows, &unknown.map(|row| row as u64).collect::<UInt64Array>())?)
-        });
-        unknown.filter(|rows| rows.as_ref().map_or(true, |rows| rows.num_rows() > 0)).collect()
+    fn unknown(&self, known: &HashSet<Place>) -> Vec<Place> {
+        all(&self.rows).filter(|place| !known.contains(place)).collect()
     }
+}
+
+/// The place of every row.
+fn all(batches: &[RecordBatch]) -> impl Iterator<Item = Place> {
+    batches.iter().enumerate().flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)))
 }
 
 /// New files for those that hold a changed object, and for what is new.
@@ -180,10 +179,8 @@ impl Rewrite {
                 added.extend(this.clone().group(held, group).await?);
             }
         }
-        let new = this.newest.unknown(&known).map_err(|e| this.unread(e))?;
-        if !new.is_empty() {
-            added.extend(this.write_sorted(new).await?);
-        }
+        let new = this.newest.unknown(&known);
+        added.extend(this.write_sorted(this.newest.rows.clone(), new).await?);
         Ok((touched, added))
     }
 
@@ -226,18 +223,23 @@ impl Rewrite {
             return files::write_stream(&self.table.name, &self.table.log, &self.layout, rows).await;
         }
         let rows: Vec<RecordBatch> = rows.try_collect().await.map_err(|e| self.unread(e))?;
-        self.write_sorted(rows).await
+        let places = all(&rows).collect();
+        self.write_sorted(rows.into(), places).await
     }
 
-    async fn write_sorted(&self, rows: Vec<RecordBatch>) -> Result<Vec<Add>> {
+    /// The rows at `places`.
+    async fn write_sorted(&self, rows: Arc<[RecordBatch]>, places: Vec<Place>) -> Result<Vec<Add>> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
         let sorted = || {
-            let rows = concat_batches(&self.schema, &rows)?;
-            let order = sort_to_indices(rows.column(self.schema.index_of(&self.order)?), None, None)?;
-            take_record_batch(&rows, &order)
+            let at = self.schema.index_of(&self.order)?;
+            let columns: Vec<&dyn Array> = rows.iter().map(|batch| batch.column(at).as_ref()).collect();
+            let order = sort_to_indices(&interleave(&columns, &places)?, None, None)?;
+            Ok(order.values().iter().filter_map(|place| places.get(*place as usize).copied()).collect())
         };
-        let sorted = sorted().map_err(|e| self.unread(e.into()))?;
-        drop(rows);
-        files::write(&self.table.name, &self.table.log, &self.layout, vec![sorted]).await
+        let sorted = sorted().map_err(|e: ArrowError| self.unread(e.into()))?;
+        files::write_at(&self.table.name, &self.table.log, &self.layout, rows, sorted).await
     }
 
     fn unread(&self, error: DataFusionError) -> LakeError {
