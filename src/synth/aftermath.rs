@@ -123,7 +123,7 @@ impl World {
     /// The balance transaction arrives a minute after the charge; then the charge meets its fate.
     pub fn book(&mut self, mut charge: Box<Charge>, at: i64) {
         let person = self.person(charge.person);
-        charge.balance = Some(self.dice.id("txn_3", 23));
+        charge.balance = Some(self.dice.made("txn_3", at / SECOND));
         self.update_charge(&charge, &person, at, r#"{"balance_transaction":null}"#);
         self.settled(&charge, at + 200_000);
         if charge.risk >= REVIEWED_FROM {
@@ -181,13 +181,13 @@ impl World {
             [(Some("requested_by_customer"), 62), (None, 24), (Some("duplicate"), 9), (Some("fraudulent"), 5)];
         let before = (charge.refunded, charge.refunds.clone());
         charge.refunds.push(Refund {
-            id: self.dice.id("re_3", 23),
+            id: self.dice.made("re_3", at / SECOND),
             amount,
             created: at / SECOND,
             status: if waits { "pending" } else { "succeeded" },
             reason: self.dice.weighted(&reasons, |r| r.1).0,
             failure: None,
-            balance: self.dice.id("txn_3", 23),
+            balance: self.dice.made("txn_3", at / SECOND),
             settled: false,
         });
         charge.refunded += amount;
@@ -344,11 +344,11 @@ impl World {
             ("product_unacceptable", 5),
         ];
         Dispute {
-            id: self.dice.id("du_1", 23),
+            id: self.dice.made("du_1", at / SECOND),
             created: at / SECOND,
             reason: self.dice.weighted(&reasons, |r| r.1).0,
             status: if inquiry { "warning_needs_response" } else { "needs_response" },
-            balance: self.dice.id("txn_1", 23),
+            balance: self.dice.made("txn_1", at / SECOND),
             reinstated: None,
             withdrawn: !inquiry,
             answered: false,

@@ -31,7 +31,7 @@ impl World {
         member.joined_club = true;
         let plan = self.dice.pick(PLANS);
         let created = at / SECOND;
-        let (id, list) = (self.dice.id("sub_1", 23), price(plan.2, person.country.currency));
+        let (id, list) = (self.dice.made("sub_1", created), price(plan.2, person.country.currency));
         let offered = self.start.0 / SECOND;
         let discount = index.is_multiple_of(WITH_COUPON).then(|| Discount { id: id.replace("sub_", "di_"), offered });
         let off = if discount.is_some() { (list * MEMBERS_COUPON.1 + 50) / 100 } else { 0 };
@@ -194,7 +194,7 @@ impl World {
     }
 
     fn new_invoice(&mut self, subscription: &mut Subscription, created: i64) {
-        let id = self.dice.id("in_1", 23);
+        let id = self.dice.made("in_1", created);
         subscription.purchase = None;
         subscription.invoice = Some(Invoice {
             id,

@@ -63,7 +63,7 @@ impl Delivery {
         let mut posted = Posted { events: 1, duplicates: 0 };
         if let Some(id) = letter.id.clone().filter(|_| self.dice(source).chance(TWIN)) {
             let mut twin = letter.line.clone();
-            let other = self.dice(source).id("evt_1", id.len() - 5);
+            let other = self.dice(source).made("evt_1", at / SECOND);
             twin[id].copy_from_slice(other.as_bytes());
             let later = first + self.latency(source);
             self.send(source, twin, later);

@@ -6,6 +6,11 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+/// Unix time at which the five characters that Stripe's ids begin with are five zeros: of every id in its API reference and in
+/// recorded events whose `created` is known, give or take the second.
+const FIRST_SECOND: i64 = 1_342_389_380;
+/// Of the shop's account at Stripe.
+const ACCOUNT: &str = "rRoastery0";
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Crockford's alphabet, in which ULIDs are written.
@@ -68,9 +73,23 @@ impl Dice {
         &from[from.len() - 1]
     }
 
-    /// `prefix` and `length` characters, as Stripe writes ids.
+    /// `prefix` and `length` characters.
     pub fn id(&mut self, prefix: &str, length: usize) -> String {
         self.characters(prefix, length, BASE62)
+    }
+
+    /// An id as Stripe makes them: `prefix`, which ends in a digit, the second of `created` (of Unix time) in five characters, ten of
+    /// the account's, and eight of chance. So ids of one kind stand in the order in which they were made.
+    pub fn made(&mut self, prefix: &str, created: i64) -> String {
+        let mut left = u64::try_from(created - FIRST_SECOND).unwrap_or_default();
+        let mut digits = [0; 5];
+        for digit in digits.iter_mut().rev() {
+            *digit = BASE62[(left % 62) as usize];
+            left /= 62;
+        }
+        let second = String::from_iter(digits.map(char::from));
+        let chance = self.id("", 23);
+        format!("{prefix}{second}{ACCOUNT}{}", &chance[15..])
     }
 
     pub fn hex(&mut self, prefix: &str, length: usize) -> String {
@@ -120,6 +139,17 @@ mod tests {
         assert_ne!(ids(7, 1), ids(7, 2));
         assert_ne!(ids(7, 1), ids(8, 1));
         assert_eq!(Dice::new(1, 1).uuid().len(), 36);
+    }
+
+    #[test]
+    fn ids_say_when_they_were_made_as_stripes_do() {
+        // From Stripe's API reference and recorded events: what their ids begin with, and their `created`.
+        let known = [("evt_1KJeHm", 1_642_599_194), ("ch_3KtQTh", 1_651_125_926), ("in_1KJrLs", 1_642_649_420)];
+        for (begins, created) in known {
+            let prefix = &begins[..begins.len() - 5];
+            let id = Dice::new(7, 0).made(prefix, created);
+            assert_eq!((id.len(), &id[..begins.len() - 1]), (prefix.len() + 23, &begins[..begins.len() - 1]), "{id}");
+        }
     }
 
     #[test]

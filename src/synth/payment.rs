@@ -94,7 +94,7 @@ impl World {
             advice: None,
             message: "We are unable to authenticate your payment method. Please choose a different payment method and try again.",
             charge: None,
-            method_id: self.dice.id("pm_1", 23),
+            method_id: self.dice.made("pm_1", at / SECOND),
             method,
         };
         self.truth.authentication_failed(&purchase, &failure, at / SECOND);
@@ -176,7 +176,7 @@ impl World {
             _ => usual,
         };
         Box::new(Charge {
-            id: self.dice.id(if matches!(method, Method::Card { .. }) { "ch_3" } else { "py_3" }, 23),
+            id: self.dice.made(if matches!(method, Method::Card { .. }) { "ch_3" } else { "py_3" }, at / SECOND),
             person: person.index,
             live: purchase.live,
             amount: purchase.amount,
@@ -188,7 +188,7 @@ impl World {
             order: purchase.order.clone(),
             email: purchase.email.clone(),
             method,
-            method_id: self.dice.id("pm_1", 23),
+            method_id: self.dice.made("pm_1", at / SECOND),
             verdict,
             risk,
             three_ds,

@@ -82,7 +82,7 @@ impl World {
 
     pub fn open_intent(&mut self, purchase: &mut Purchase, person: &Person, at: i64) {
         purchase.intent = Some(Intent {
-            id: self.dice.id("pi_3", 23),
+            id: self.dice.made("pi_3", at / SECOND),
             created: at / SECOND,
             status: Status::RequiresPaymentMethod,
             received: 0,

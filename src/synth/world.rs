@@ -201,7 +201,7 @@ impl World {
         self.crowd[say.person as usize].seen(say.nodes, say.reached);
         let dice = self.delivery.dice(Source::Stripe);
         let event = Event {
-            id: dice.id("evt_1", 23),
+            id: dice.made("evt_1", say.at / SECOND),
             version: self.version(say.at),
             created: say.at / SECOND,
             kind: say.kind,
