@@ -11,7 +11,8 @@ WITH mendable_codes AS (
     WHERE who_acts = 'customer' AND retry_advice <> 'never' AND NOT mask_from_customer
 ),
 
--- Stripe's times have whole seconds: in one second what was authorised came last.
+-- Older ones tell nothing of a last attempt within the 7 days. Stripe's times have whole seconds: in one second what was
+-- authorised came last.
 attempts AS (
     SELECT
         payment_intent_id,
@@ -26,7 +27,10 @@ attempts AS (
             PARTITION BY payment_intent_id ORDER BY created_at DESC, outcome = 'authorised' DESC, attempt_id DESC
         ) AS from_last
     FROM core.payment_attempts
-    WHERE livemode AND payment_intent_id IS NOT NULL AND created_at <= as_of()
+    WHERE
+        livemode
+        AND payment_intent_id IS NOT NULL
+        AND created_at BETWEEN as_of() - INTERVAL '7 days' AND as_of()
 ),
 
 last_attempts AS (
@@ -36,7 +40,6 @@ last_attempts AS (
     WHERE
         from_last = 1
         AND attempts.person_id IS NOT NULL
-        AND attempts.created_at >= as_of() - INTERVAL '7 days'
         AND payment_intents.livemode
         AND payment_intents.status NOT IN ('succeeded', 'canceled', 'processing', 'requires_capture')
 ),

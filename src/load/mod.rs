@@ -201,6 +201,8 @@ impl Loader {
             return Err(LoadError::LogBehind { held, end: log.end() });
         }
         let next = known.unwrap_or_else(|| log.start());
+        // The log's disk lost what followed: nothing stands there, and nothing will.
+        let next = if log.read(next, 1).is_ok_and(|left| left.is_empty()) { next.max(log.end()) } else { next };
         let forgotten = known.is_none() && held.is_some();
         let lost = recall::lost(&lake, &progress)?;
         if let Some(raw) = [raw::EVENTS, raw::QUARANTINE].into_iter().find(|raw| lost.iter().any(|table| table == raw))
@@ -302,6 +304,7 @@ impl Loader {
         } else if self.pending.as_ref().is_some_and(Pending::is_due) {
             self.begin_commit(true).await?;
         }
+        self.tell();
         Ok(loaded)
     }
 
@@ -380,8 +383,8 @@ impl Loader {
                 if let Some(pending) = &mut self.pending {
                     pending.over(None);
                 }
-                self.tell();
                 self.show();
+                self.tell();
                 self.trim(bytes)
             }
             Err(error) => {
@@ -398,7 +401,8 @@ impl Loader {
         self.lake.publish_with(tails.fold(Tail::of(STAGE), Tail::and))
     }
 
-    /// Reads the next events, `bytes` of payload at most, and folds them onto what is pending.
+    /// Reads the next events, `bytes` of payload at most, and folds them onto what is pending. How far that is is told
+    /// ([`Loader::tell`]) once it is shown.
     async fn fold(&mut self, bytes: usize, show: bool) -> Result<Option<Loaded>, LoadError> {
         if self.must_rebuild()?.is_some() {
             return Err(LoadError::HalfRebuilt);
@@ -421,7 +425,6 @@ impl Loader {
             Ok((pending, loaded)) => {
                 self.pending = Some(pending);
                 self.next = last.next();
-                self.tell();
                 Ok(Some(loaded))
             }
             Err(error) => {
@@ -439,6 +442,7 @@ impl Loader {
         self.tell();
     }
 
+    /// Others go by it: never before readers see it.
     fn tell(&self) {
         self.place.set(Reached { next: self.seen(), committed: self.committed });
     }

@@ -16,7 +16,7 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use serde_json::json;
 
 use crate::{
-    base::{Envelope, Micros, Pseudonymizer, SharedAddresses, Source, progress::Silent},
+    base::{Envelope, Micros, Offset, Pseudonymizer, SharedAddresses, Source, progress::Silent},
     facts::{Decoder, Table},
     lake::{Lake, Snapshot, changes_of, overlay},
     load::{Folder, Loader, Until, refold},
@@ -125,6 +125,33 @@ async fn after_a_commit_that_was_cut_off_no_older_row_is_laid_over_a_newer_one()
     while loader.follow().await.unwrap().is_some() {}
     loader.commit().await.unwrap();
     assert_eq!(lake.snapshot().rows("core.customers").unwrap(), 3_000);
+}
+
+/// Else whoever asks would be told for ever that it is still being loaded.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_lost_of_the_log_is_not_waited_for_and_is_loaded_when_it_comes_again() {
+    let home = tempfile::tempdir().unwrap();
+    let Rooms { log, mut loader, .. } = open(home.path()).await;
+    log.append(vec![charge("ch_0", 0)]).await.unwrap();
+    load_all(&mut loader).await;
+    log.append(vec![charge("ch_1", 0)]).await.unwrap();
+    drop((log, loader));
+    let segments = fs::read_dir(home.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let last = segments.filter(|path| path.extension().is_some_and(|e| e == "seg")).max().unwrap();
+    let file = fs::File::options().write(true).open(last).unwrap();
+    // The mark that the log ends with, and the end of the event before it.
+    file.set_len(file.metadata().unwrap().len() - 40).unwrap();
+
+    let Rooms { log, lake, mut loader } = open(home.path()).await;
+    assert_eq!(
+        (log.end(), loader.place().now().next, loader.place().now().committed),
+        (Offset(2), Offset(2), Offset(2))
+    );
+    assert!(loader.follow().await.unwrap().is_none());
+    log.append(vec![charge("ch_1", 0)]).await.unwrap();
+    load_all(&mut loader).await;
+    assert_eq!((log.end(), loader.place().now().next), (Offset(3), Offset(3)));
+    assert_eq!(refunded(&lake.snapshot(), CHARGES).await, [("ch_0".to_owned(), 0), ("ch_1".to_owned(), 0)]);
 }
 
 /// What is folded far behind the log is not shown; the commit that shows it must not wait for more to come.
