@@ -6,8 +6,8 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Unix time at which the five characters that Stripe's ids begin with are five zeros: of every id in its API reference and in
-/// recorded events whose `created` is known, give or take the second.
+/// Unix time at which the five characters that Stripe's ids begin with are five zeros: of the ids in its API reference and in recorded
+/// events whose `created` is known, but for a few of another shape, give or take the second.
 const FIRST_SECOND: i64 = 1_342_389_380;
 /// Of the shop's account at Stripe.
 const ACCOUNT: &str = "rRoastery0";
