@@ -57,15 +57,7 @@ pub(super) async fn write(
     let written = lanes_of(batches, rows.div_ceil(lanes(bytes))).into_iter().map(|lane| {
         let (table, log, layout) = (table.clone(), log.clone(), layout.clone());
         let name = table.clone();
-        off_the_runtime(name, async move {
-            let conformed = lane.iter().map(|b| conform(&table, b, &layout.schema)).collect::<Result<Vec<_>>>()?;
-            drop(lane);
-            let mut writer = writer(&log, &layout, rows);
-            for batch in &conformed {
-                writer.write(batch).await.map_err(|e| writing(&table, &log, e))?;
-            }
-            close(&table, &log, writer).await
-        })
+        off_the_runtime(name, async move { write_each(&table, &log, &layout, rows, lane.into_iter().map(Ok)).await })
     });
     Ok(try_join_all(written).await?.into_iter().flatten().collect())
 }
@@ -96,17 +88,30 @@ pub(super) async fn write_at(
         let (name, batches, lane, rows) = (table.clone(), batches.clone(), lane.to_vec(), places.len());
         off_the_runtime(name, async move {
             let batches: Vec<&RecordBatch> = batches.iter().collect();
-            let mut writer = writer(&log, &layout, rows);
-            for places in lane.chunks(TOGETHER) {
-                let rows = interleave_record_batch(&batches, places)
-                    .map_err(|e| LakeError::Rows { table: table.to_string(), source: e.into() })?;
-                let rows = conform(&table, &rows, &layout.schema)?;
-                writer.write(&rows).await.map_err(|e| writing(&table, &log, e))?;
-            }
-            close(&table, &log, writer).await
+            let chosen = lane.chunks(TOGETHER).map(|places| {
+                interleave_record_batch(&batches, places)
+                    .map_err(|e| LakeError::Rows { table: table.to_string(), source: e.into() })
+            });
+            write_each(&table, &log, &layout, rows, chosen).await
         })
     });
     Ok(try_join_all(written).await?.into_iter().flatten().collect())
+}
+
+/// `rows`: of all that is written, beside this too.
+async fn write_each(
+    table: &str,
+    log: &LogStoreRef,
+    layout: &Layout,
+    rows: usize,
+    batches: impl Iterator<Item = Result<RecordBatch>>,
+) -> Result<Vec<Add>> {
+    let mut writer = writer(log, layout, rows);
+    for batch in batches {
+        let batch = conform(table, &batch?, &layout.schema)?;
+        writer.write(&batch).await.map_err(|e| writing(table, log, e))?;
+    }
+    close(table, log, writer).await
 }
 
 /// How many threads are to write so much of memory.

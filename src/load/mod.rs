@@ -201,8 +201,6 @@ impl Loader {
             return Err(LoadError::LogBehind { held, end: log.end() });
         }
         let next = known.unwrap_or_else(|| log.start());
-        // The log's disk lost what followed: nothing stands there, and nothing will.
-        let next = if log.read(next, 1).is_ok_and(|left| left.is_empty()) { next.max(log.end()) } else { next };
         let forgotten = known.is_none() && held.is_some();
         let lost = recall::lost(&lake, &progress)?;
         if let Some(raw) = [raw::EVENTS, raw::QUARANTINE].into_iter().find(|raw| lost.iter().any(|table| table == raw))
@@ -215,6 +213,10 @@ impl Loader {
             (Some(next), Some(held)) if held >= next => log.read(next, 1)?.first().is_none_or(|l| l.offset > next),
             _ => false,
         };
+        // What followed was lost with the log's disk, and is in no table: nothing stands there, and nothing will.
+        let is_whole = !forgotten && !torn && lost.is_empty();
+        let is_gone = is_whole && log.read(next, 1).is_ok_and(|left| left.is_empty());
+        let next = if is_gone { next.max(log.end()) } else { next };
         if known.is_some() && progress.get(TABLES)?.is_none() {
             recall::note_versions(&lake, &store)?;
         }
